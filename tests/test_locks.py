@@ -1,0 +1,116 @@
+"""The files that pip installs from are exports of uv.lock. After a change of the dependencies:
+
+uv lock
+uv export --frozen --no-dev --no-emit-project --no-annotate -o requirements.txt
+uv export --frozen --no-emit-project --no-annotate -o requirements-dev.txt
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LOCK = tomllib.loads((ROOT / "uv.lock").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKED = {package["name"]: package for package in LOCK["package"]}
+PARLEY = LOCKED["parley"]
+
+Pins = dict[str, tuple[str, frozenset[str]]]
+"""Version and hashes of every package."""
+
+
+def pinned(path: Path) -> Pins:
+    logical_lines = path.read_text().replace("\\\n", " ").splitlines()
+    requirements = [line for line in logical_lines if line and not line.startswith("#")]
+    return dict(_pin(line) for line in requirements)
+
+
+def _pin(line: str) -> tuple[str, tuple[str, frozenset[str]]]:
+    requirement = Requirement(line.partition("--hash")[0].strip())
+    [version] = requirement.specifier
+    assert version.operator == "==", line
+    return canonicalize_name(requirement.name), (version.version, frozenset(re.findall(r"--hash=(\S+)", line)))
+
+
+def locked(*roots: list[dict[str, Any]]) -> Pins:
+    """Everything that uv.lock says the dependencies ``roots`` bring, whatever the platform."""
+    found: Pins = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [dependency for root in roots for dependency in root]
+    while waiting:
+        dependency = waiting.pop()
+        package = LOCKED[dependency["name"]]
+        found[package["name"]] = (package["version"], frozenset(_hashes(package)))
+        for extra in ("", *dependency.get("extra", ())):
+            if (package["name"], extra) not in seen:
+                seen.add((package["name"], extra))
+                brought = (
+                    package.get("optional-dependencies", {}).get(extra, [])
+                    if extra
+                    else package.get("dependencies", [])
+                )
+                waiting.extend(brought)
+    return found
+
+
+def _hashes(package: dict[str, Any]) -> Iterator[str]:
+    for file in [package.get("sdist"), *package.get("wheels", [])]:
+        if file is not None:
+            yield file["hash"]
+
+
+def test_the_service_is_installed_from_the_lock() -> None:
+    assert pinned(ROOT / "requirements.txt") == locked(PARLEY["dependencies"])
+
+
+def test_the_tests_are_installed_from_the_lock() -> None:
+    everything = locked(PARLEY["dependencies"], PARLEY["dev-dependencies"]["dev"])
+    assert pinned(ROOT / "requirements-dev.txt") == everything
+
+
+@pytest.mark.parametrize(
+    ("declared", "recorded"),
+    [
+        (PROJECT["project"]["dependencies"], PARLEY["metadata"]["requires-dist"]),
+        (PROJECT["dependency-groups"]["dev"], PARLEY["metadata"]["requires-dev"]["dev"]),
+    ],
+    ids=["service", "tests"],
+)
+def test_the_lock_was_made_from_the_project(declared: list[str], recorded: list[dict[str, Any]]) -> None:
+    assert {_parts(Requirement(line)) for line in declared} == {
+        (entry["name"], _specifiers(entry.get("specifier", "")), tuple(entry.get("extras", ()))) for entry in recorded
+    }
+
+
+def _parts(requirement: Requirement) -> tuple[str, frozenset[str], tuple[str, ...]]:
+    return (
+        canonicalize_name(requirement.name),
+        _specifiers(str(requirement.specifier)),
+        tuple(sorted(requirement.extras)),
+    )
+
+
+def _specifiers(text: str) -> frozenset[str]:
+    return frozenset(text.replace(" ", "").split(","))
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "tests/third-party.txt"])
+def test_every_file_to_install_has_a_hash(name: str) -> None:
+    pins = pinned(ROOT / name)
+    assert pins
+    assert [package for package, (_, hashes) in pins.items() if not hashes] == []
+
+
+def test_locks_name_only_the_public_registries() -> None:
+    hosts = set(re.findall(r'https?://([^/"\s]+)', (ROOT / "uv.lock").read_text()))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}
+    node = json.loads((ROOT / "package-lock.json").read_text())
+    urls = {package["resolved"] for package in node["packages"].values() if "resolved" in package}
+    assert [url for url in urls if not url.startswith("https://registry.npmjs.org/")] == []
