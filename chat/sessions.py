@@ -1,0 +1,67 @@
+"""A session is one conversation: a tree of messages with one branch that is spoken to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """``leaf_id`` is the last message of the branch that the next message continues.
+
+    ``touched`` grows with every activity; lists are ordered by it, so that a clock that jumps cannot mix them up.
+    """
+
+    id: str
+    user_id: str
+    title: str | None
+    metadata: Mapping[str, object]
+    leaf_id: str | None
+    message_count: int
+    created_at: int
+    updated_at: int
+    touched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One committed entry of the history. ``status`` is the run's for an assistant's message, else ``completed``."""
+
+    id: str
+    session_id: str
+    parent_id: str | None
+    role: Role
+    content: str
+    status: str
+    run_id: str | None
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message as the model or a client gives it: no id, no place yet."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list; ``next`` is the cursor of the page behind it, None on the last."""
+
+    items: Sequence[T]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a client may say about a session it creates."""
+
+    id: str
+    user_id: str
+    title: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,163 @@
+"""A model that says what a test wants when the test wants it, and an engine around it. No network.
+
+gate = asyncio.Event()
+model = ScriptedModel(["Hello ", gate, "world", STOP])
+async with engine_on(tmp_path / "chat.db", model) as engine:
+    started = await engine.start(message("Hi"))
+    asked = await model.asked(0)
+    gate.set()
+    await soon(asked.closed.wait())
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from chat.engine import Engine, Timing
+from chat.events import Event, ReasoningDelta, TextDelta
+from chat.generation import Policy
+from chat.ids import new_id
+from chat.ports import Append, Committed, Finished, ModelRequest, NewRun, Part
+from chat.sessions import NewSession, Turn
+from store.sqlite import SqliteStore
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds after which what should happen at once is taken as not happening."""
+
+STOP = Finished("stop")
+
+Step: TypeAlias = str | Part | Sequence[Part] | asyncio.Event | Exception
+"""Text or parts are said in one read, an event is waited for, an exception is raised."""
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """Wait for what has to happen now; TimeoutError if it does not."""
+    async with asyncio.timeout(PATIENCE):
+        return await awaitable
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, and whether its answer's stream has been closed, by its end or by who read it."""
+
+    request: ModelRequest
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ScriptedModel:
+    """Plays its scripts in turn, one a request, and the last one again and again."""
+
+    name = "scripted"
+
+    def __init__(self, *scripts: Sequence[Step]) -> None:
+        self.requests: list[Asked] = []
+        self.closed = False
+        self.scripts = scripts or ([STOP],)
+        self._arrived = asyncio.Condition()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Part], None]:
+        script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
+        asked = Asked(request)
+        self.requests.append(asked)
+        try:
+            async with self._arrived:
+                self._arrived.notify_all()
+            for step in script:
+                match step:
+                    case str():
+                        yield [TextDelta(step)]
+                    case asyncio.Event():
+                        await step.wait()
+                    case Exception():
+                        raise step
+                    case TextDelta() | ReasoningDelta() | Finished():
+                        yield [step]
+                    case _:
+                        yield step
+        finally:
+            asked.closed.set()
+
+    async def asked(self, number: int) -> Asked:
+        """The request of this number, from 0; waits for it if it has not come yet."""
+        async with asyncio.timeout(PATIENCE), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.requests) > number)
+        return self.requests[number]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class UnsteadyStore(SqliteStore):
+    """A store whose commits can be held up, refused, or done and yet reported as refused."""
+
+    def __init__(self, path: Path, *, lease: float = 10.0) -> None:
+        super().__init__(path, lease=lease)
+        self.commits: list[Sequence[Append]] = []
+        self.fault: Exception | None = None
+        self.done_anyway = False
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def commit(self, batch: Sequence[Append]) -> Committed:
+        self.commits.append(batch)
+        self.begun.set()
+        await self.gate.wait()
+        if self.fault is None:
+            return await self.write(batch)
+        if self.done_anyway:
+            await self.write(batch)
+        raise self.fault
+
+    async def write(self, batch: Sequence[Append]) -> Committed:
+        return await super().commit(batch)
+
+
+def message(text: str = "Hello", session_id: str = "ses_1", **more: Any) -> NewRun:
+    """A user's message, and the run that is to answer it."""
+    session = more.pop("session", NewSession(session_id, "ann"))
+    values = {"id": new_id("run"), "user_id": None, "model": "scripted", "turns": [Turn("user", text)]}
+    return NewRun(session=session, **(values | more))
+
+
+@asynccontextmanager
+async def opened(path: Path, *, lease: float = 10.0) -> AsyncIterator[UnsteadyStore]:
+    """A store on this file, as one process has it open."""
+    store = UnsteadyStore(path, lease=lease)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def engine_on(
+    path: Path, model: ScriptedModel, policy: Policy | None = None, *, lease: float = 10.0, window: float = 0.0
+) -> AsyncIterator[Engine]:
+    """One process: an engine on a store of its own."""
+    async with opened(path, lease=lease) as store:
+        engine = Engine(store, model, policy or Policy(), Timing(window=window, lease=lease))
+        async with engine.running():
+            yield engine
+
+
+def unsteady(engine: Engine) -> UnsteadyStore:
+    """The engine's store, to make it fail."""
+    assert isinstance(engine.store, UnsteadyStore)
+    return engine.store
+
+
+async def everything(engine: Engine, run_id: str, after: int = 0) -> list[Event]:
+    """What a follower gets, to the end of its stream; checks that nothing is missing or comes twice."""
+    events: list[Event] = []
+    async with asyncio.timeout(PATIENCE):
+        async for batch in engine.follow(run_id, after):
+            assert batch.first_seq == after + len(events) + 1
+            events += batch.events
+    return events
