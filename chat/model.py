@@ -1,0 +1,246 @@
+"""A model behind an OpenAI-compatible API. The only file that knows the OpenAI SDK and what lies below it.
+
+The SDK builds and sends the request; the answer is read as raw bytes. The SDK's own stream costs ten times as much
+a chunk, has no limits, and ends normally when the upstream's stream is broken.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from email.utils import mktime_tz, parsedate_tz
+from functools import partial
+
+import aiohttp
+import httpx2
+from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+
+from chat.errors import ModelError
+from chat.ports import ModelRequest, Part
+from chat.silence import OverdueError, SilenceLimit
+from chat.upstream import CompletionDecoder, error_label
+
+CONTINUE = (
+    "Your answer was cut off. Continue it exactly where it stopped, in the middle of a word if need be. "
+    "Do not repeat any of it, do not apologise, and do not comment on the interruption."
+)
+"""What the model is told when it has to go on behind the stored part of an answer."""
+
+FINISH_GRACE = 2.0
+"""Seconds that usage and end mark may take once the finish reason is there: some servers send neither and keep
+the connection open."""
+
+MAX_ERROR_BYTES = 16 * 1024
+"""How far the body of an error is read, for the sake of its code."""
+
+ERROR_BODY_TIMEOUT = 2.0
+"""Seconds that the body of an error may take."""
+
+# Below the 5 s after which uvicorn, and so vLLM and LiteLLM, close an idle connection: a request should not go
+# out on one that is just being closed.
+_KEEPALIVE = 4.0
+
+# The SDK insists on a key; a server that needs none ignores it.
+_NO_KEY = "none"
+
+# A response that breaks. The SDK's aiohttp transport translates most errors, not all; and both libraries below
+# raise RuntimeError where a connection or a client is closed already.
+_BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError, RuntimeError)
+
+_log = logging.getLogger(__name__)
+
+
+class OpenAIModel:
+    """Asks ``{base_url}/chat/completions``, and only once: whether to ask again is the engine's to decide.
+
+    ``connect_timeout`` is for name look-up, connection and TLS together; ``silence_timeout`` is the longest wait
+    for the first part of an answer and between two parts. Both in seconds. Belongs to one event loop.
+    """
+
+    def __init__(
+        self, *, name: str, base_url: str, api_key: str, connect_timeout: float, silence_timeout: float
+    ) -> None:
+        self.name = name
+        self._silence_timeout = silence_timeout
+        self._client = AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or _NO_KEY,
+            max_retries=0,
+            # No read timeout: any byte starts it anew, so that comments could keep a dead stream open for ever.
+            timeout=httpx2.Timeout(None, connect=connect_timeout, pool=connect_timeout),
+            http_client=DefaultAioHttpClient(
+                # 0 is aiohttp's "no limit"; None would be its default of 100, and the 101st stream would wait.
+                # How many there may be is for the engine to say.
+                limits=httpx2.Limits(max_connections=0, keepalive_expiry=_KEEPALIVE),
+                # A prompt goes to the address that was configured and nowhere else.
+                follow_redirects=False,
+                # A compressor holds tokens back until it has a block of them.
+                headers={"Accept-Encoding": "identity"},
+                # Before the SDK sees the response: it would read an error's body to the end, wherever that is.
+                event_hooks={"response": [self._admit]},
+            ),
+        )
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Part], None]:
+        """What each read of the upstream brought; see :class:`chat.ports.ChatModel`."""
+        decoder = CompletionDecoder()
+        parts: list[Part] = []
+        cause = ""
+        async with AsyncExitStack() as stack:
+            silence = SilenceLimit(self._silence_timeout)
+            stack.callback(silence.close)
+            reads = await self._open(request, silence, stack)
+            while not decoder.done:
+                data: bytes | None = None
+                try:
+                    with silence:
+                        data = await anext(reads, None)
+                except OverdueError:
+                    if not (silence.cut or decoder.ending):
+                        raise self._failure(_timeout(), "silence") from None
+                    cause = "connection closed"
+                except _BROKEN as error:
+                    cause = _names(error)
+                parts = decoder.finish() if data is None else decoder.feed(data)
+                if decoder.ending:
+                    silence.shorten(FINISH_GRACE)
+                if parts and not decoder.done:
+                    yield parts
+                    silence.heard()
+        # The upstream is closed by now, however long the reader takes over the last parts.
+        if parts:
+            yield parts
+        if decoder.failure is not None:
+            raise self._failure(decoder.failure, cause or decoder.label or decoder.failure.message)
+
+    async def close(self) -> None:
+        """Close all connections, also those of streams that are still read."""
+        await self._client.close()
+
+    async def _open(
+        self, request: ModelRequest, silence: SilenceLimit, stack: AsyncExitStack
+    ) -> AsyncGenerator[bytes, None]:
+        """Send the request and wait for the head of the response, which ``stack`` closes."""
+        create = self._client.chat.completions.with_streaming_response.create
+        # The SDK walks through `messages` with their types in hand: 0.2 ms a message, on the event loop.
+        body = {"messages": _messages(request), "stream_options": {"include_usage": True}}
+        try:
+            with silence:
+                response = await stack.enter_async_context(
+                    create(model=self.name, messages=[], stream=True, extra_body=body)
+                )
+        except OverdueError:
+            raise self._failure(_timeout(), "silence before the response") from None
+        except (APIConnectionError, OSError, RuntimeError) as error:
+            message = "The model's server cannot be reached."
+            failure = ModelError("upstream_unreachable", message, retryable=True, transient=True)
+            raise self._failure(failure, _names(error)) from None
+        except (ValueError, httpx2.InvalidURL) as error:  # a key, an address or a text that cannot be sent
+            failure = ModelError("upstream_rejected", "The model cannot be asked like this.", retryable=False)
+            raise self._failure(failure, _names(error)) from None
+        except (OpenAIError, aiohttp.ClientError) as error:  # what answers does not speak HTTP
+            raise self._failure(_unreadable(), _names(error)) from None
+        silence.connected = partial(_connected, response.http_response)
+        return await stack.enter_async_context(aclosing(response.http_response.aiter_bytes()))
+
+    async def _admit(self, response: httpx2.Response) -> None:
+        """Turn away every response that is not an event stream."""
+        status = response.status_code
+        if not response.is_success:
+            level = logging.ERROR if status in (401, 403) else logging.WARNING
+            cause = f"status {status} {await _label(response)}".rstrip()
+            raise self._failure(_refusal(status, response.headers), cause, level)
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in ("text/event-stream", ""):
+            raise self._failure(_unreadable(), f"status {status}, not an event stream")
+
+    def _failure(self, error: ModelError, cause: str, level: int = logging.WARNING) -> ModelError:
+        """Log it in words that quote nobody: no key, no prompt, nothing that the upstream said."""
+        _log.log(level, "model %s: %s (%s)", self.name, error.code, cause)
+        return error
+
+
+def _messages(request: ModelRequest) -> list[dict[str, str]]:
+    messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+    if request.prefix:
+        messages.append({"role": "assistant", "content": request.prefix})
+        messages.append({"role": "user", "content": CONTINUE})
+    return messages
+
+
+def _connected(response: httpx2.Response) -> bool:
+    """Whether more can come. False is certain; True is not.
+
+    After a malformed HTTP chunk aiohttp 3.14 closes the connection and leaves the reader waiting for ever, and so
+    it does when the client is closed. Nothing public leads down to the connection; should a release move these
+    names, the limit for silence remains.
+    """
+    source = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
+    protocol = getattr(getattr(source, "connection", None), "protocol", None)
+    return protocol is None or bool(protocol.is_connected())
+
+
+async def _label(response: httpx2.Response) -> str:
+    """The code in the body of an error, if it is there to be found."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT), aclosing(response.aiter_bytes()) as reads:
+            async for data in reads:
+                body += data
+                if len(body) > MAX_ERROR_BYTES:
+                    break
+        return error_label(json.loads(body))
+    except (*_BROKEN, ValueError, RecursionError):
+        return ""
+
+
+def _refusal(status: int, headers: httpx2.Headers) -> ModelError:
+    if status in (401, 403):
+        message = "The model's server does not accept this service's credentials."
+        return ModelError("upstream_auth", message, retryable=False)
+    if status in (408, 409, 429) or status >= 500:
+        code = "upstream_rate_limited" if status == 429 else "upstream_unavailable"
+        message = "The model is busy." if status == 429 else "The model is not available at the moment."
+        wait = retry_after(headers)
+        return ModelError(code, message, retryable=True, transient=True, retry_after=wait)
+    message = "The model's server rejected the request."
+    if status == 404:
+        message = "The model or endpoint does not exist there."
+    return ModelError("upstream_rejected", message, retryable=False)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that the upstream asks for, as a number, as a date or in ``retry-after-ms``; None if unclear."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        date = parsedate_tz(headers.get("retry-after", ""))
+        return None if date is None else max(0.0, mktime_tz(date) - time.time())
+    except (ValueError, OverflowError):  # a year 99999
+        return None
+
+
+def _timeout() -> ModelError:
+    message = "The model did not answer in time."
+    return ModelError("upstream_timeout", message, retryable=True, transient=True)
+
+
+def _unreadable() -> ModelError:
+    return ModelError("upstream_invalid", "The model's server sent what is not an answer.", retryable=True)
+
+
+def _names(error: BaseException) -> str:
+    """The error's class and the classes of what caused it; their texts quote bodies and addresses."""
+    names = [type(error).__name__]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        names.append(type(error).__name__)
+    return " from ".join(names)

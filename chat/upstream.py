@@ -1,0 +1,178 @@
+"""What an OpenAI-compatible server streams, as parts of an answer. Pure: no I/O, no await.
+
+https://platform.openai.com/docs/api-reference/chat-streaming is what the servers copy, each with differences of its
+own. So what does not look as it should is ignored, as long as no text can be lost by it.
+"""
+
+import json
+import re
+from contextlib import suppress
+from typing import Any, TypeGuard
+
+from chat.errors import ModelError
+from chat.events import ReasoningDelta, TextDelta, Usage
+from chat.ports import Finished, Part
+from chat.sse import SSEDecoder
+
+# Far above what any model counts, and it fits the 64-bit columns that it ends in.
+MAX_TOKENS = 1 << 40
+
+# "stop", "length", "content_filter": it is stored and shown, so it stays a word.
+MAX_REASON_LENGTH = 64
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Words and short numbers, no more: a key or a piece of a prompt does not fit.
+_LABEL = re.compile(r"[A-Za-z][A-Za-z_.]{0,39}|[0-9]{1,5}")
+
+
+class CompletionDecoder:
+    """Turns the bytes of one streamed chat completion into parts.
+
+    ``done`` when nothing more can come: :class:`Finished` is out, or ``failure`` says why it never will be. The
+    failure is kept and not raised, because good parts may stand in front of it in the same bytes. ``label`` is for
+    the log: what the upstream called its error, or what ours is.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self.failure: ModelError | None = None
+        self.label = ""
+        self._events = SSEDecoder()
+        self._reason: str | None = None
+        self._usage: Usage | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Whether the finish reason has come: only the usage and the end mark are missing, or never come."""
+        return self._reason is not None
+
+    def feed(self, data: bytes) -> list[Part]:
+        """The parts that ``data`` completes. What comes behind the end is ignored."""
+        parts: list[Part] = []
+        if self.done:
+            return parts
+        try:
+            for name, body in self._events.feed(data):
+                self._take(name, body, parts)
+                if self.done:
+                    break
+        except ModelError as error:
+            self._fail(error)
+        except ValueError as error:
+            self.label = type(error).__name__
+            self._fail(ModelError("upstream_invalid", "The model sent what cannot be read.", retryable=True))
+        return parts
+
+    def finish(self) -> list[Part]:
+        """The last parts, at the end of the bytes: the server closed, broke off, or says nothing more.
+
+        An answer is complete only if a finish reason came; nothing else tells a cut stream from a whole one.
+        """
+        parts: list[Part] = []
+        if self.done:
+            return parts
+        try:
+            for name, body in self._events.finish():
+                self._take(name, body, parts)
+        except ModelError as error:
+            self._fail(error)
+        except ValueError:
+            pass  # the cut went through an event
+        if not self.done:
+            self._end(parts)
+        return parts
+
+    def _take(self, name: str, body: str, parts: list[Part]) -> None:
+        body = body.strip()
+        if name == "error":
+            with suppress(ValueError):
+                self.label = error_label(_parse(body))
+            raise _reported()
+        if body == "[DONE]":
+            self._end(parts)
+        elif body:  # empty ones keep connections alive
+            self._read(_parse(body), parts)
+
+    def _read(self, chunk: dict[str, Any], parts: list[Part]) -> None:
+        if chunk.get("error"):
+            self.label = error_label(chunk)
+            raise _reported()
+        if usage := chunk.get("usage"):
+            self._usage = _usage(usage) or self._usage
+        choice = _first(chunk.get("choices"))
+        if choice is None:
+            return
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+                parts.append(ReasoningDelta(thought))
+            if text := _text(delta.get("content")):
+                parts.append(TextDelta(text))
+        if reason := _text(choice.get("finish_reason")):
+            self._reason = reason[:MAX_REASON_LENGTH]
+
+    def _end(self, parts: list[Part]) -> None:
+        self.done = True
+        if self._reason is None:
+            message = "The model's answer broke off before it was complete."
+            self.failure = ModelError("upstream_incomplete", message, retryable=True, transient=True)
+        else:
+            parts.append(Finished(self._reason, self._usage))
+
+    def _fail(self, error: ModelError) -> None:
+        self.done = True
+        self.failure = error
+
+
+def error_label(body: object) -> str:
+    """What the upstream calls its error, such as ``insufficient_quota``; empty if it has no name for it.
+
+    Fit for a log: code and type only, and only if they are words or short numbers. Its messages quote prompts and
+    keys.
+    """
+    error = body.get("error", body) if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return ""
+    names = [str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str | int)]
+    return "/".join([name for name in names if _LABEL.fullmatch(name)])
+
+
+def _parse(body: str) -> dict[str, Any]:
+    try:
+        chunk = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(chunk, dict):
+        raise ValueError("not an object")
+    return chunk
+
+
+def _first(choices: object) -> dict[str, Any] | None:
+    """The choice of index 0, which may be missing; others are answers that nobody asked for."""
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
+                return choice
+    return None
+
+
+def _text(value: object) -> str:
+    """``value`` as text that UTF-8 can encode; empty if it is none."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    asked, answered = value.get("prompt_tokens"), value.get("completion_tokens")
+    return Usage(asked, answered) if _is_count(asked) and _is_count(answered) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < MAX_TOKENS  # not isinstance: True is an int as well
+
+
+def _reported() -> ModelError:
+    return ModelError("upstream_error", "The model reported an error.", retryable=True)

@@ -1,0 +1,313 @@
+"""The adapter against a real socket: whole answers, broken ones, silent ones, and readers that leave."""
+
+import asyncio
+import tracemalloc
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import pytest
+
+from chat.errors import ModelError
+from chat.events import ReasoningDelta, TextDelta, Usage
+from chat.model import CONTINUE, FINISH_GRACE
+from chat.ports import Finished, ModelRequest
+from chat.sessions import Turn
+from tests.asking import (
+    HELLO,
+    INCOMPLETE,
+    INVALID,
+    KEY,
+    REPORTED,
+    TIMEOUT,
+    UNREACHABLE,
+    Kind,
+    ask,
+    kind,
+    model_at,
+    playing,
+)
+from tests.upstream import Action, End, Raw, chunk, completion, done, finish, reply, soon, sse
+
+# --- good answers ---------------------------------------------------------------------------------------------
+
+
+async def test_answer_comes_in_parts_and_ends_with_reason_and_usage() -> None:
+    async with playing(completion("Hello ", "world")) as (_, model):
+        parts, error = await ask(model)
+    assert error is None
+    assert parts == [TextDelta("Hello "), TextDelta("world"), Finished("stop", Usage(7, 2))]
+
+
+async def test_parts_are_given_out_as_they_come() -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    answer = reply(chunk("a"), gates[0], sse({}), chunk("", reasoning="b"), gates[1], finish(), done())
+    async with playing(answer) as (_, model), aclosing(model.stream(HELLO)) as reads:
+        assert await soon(anext(reads)) == [TextDelta("a")]
+        gates[0].set()
+        assert await soon(anext(reads)) == [ReasoningDelta("b")]
+        gates[1].set()
+        assert await soon(anext(reads)) == [Finished("stop")]
+        assert await soon(anext(reads, None)) is None
+
+
+async def test_request_says_what_is_needed_and_no_more() -> None:
+    turns = [Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Hi!"), Turn("user", "How are you?")]
+    async with playing(completion("Fine.")) as (upstream, model):
+        await ask(model, ModelRequest(turns))
+        request = await upstream.request(0)
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.body == {
+        "model": "gpt-test",
+        "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def test_prefix_is_shown_to_the_model_to_be_continued() -> None:
+    async with playing(completion("ld")) as (upstream, model):
+        await ask(model, ModelRequest([Turn("user", "Hi")], prefix="Hello wor"))
+        messages = (await upstream.request(0)).body["messages"]
+    assert messages == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello wor"},
+        {"role": "user", "content": CONTINUE},
+    ]
+
+
+async def test_server_without_a_key_gets_some_key() -> None:
+    async with playing(completion("a"), api_key="") as (upstream, model):
+        assert (await ask(model))[1] is None
+        assert (await upstream.request(0)).headers["authorization"] == "Bearer none"
+
+
+async def test_missing_content_type_is_forgiven() -> None:
+    async with playing(reply(chunk("a"), finish(), headers={"Content-Type": None})) as (_, model):
+        assert await ask(model) == ([TextDelta("a"), Finished("stop")], None)
+
+
+async def test_connection_serves_the_next_request() -> None:
+    async with playing(completion("a")) as (upstream, model):
+        await ask(model)
+        await ask(model)
+        first, second = upstream.requests
+    assert first.closed is second.closed
+
+
+async def test_hundreds_of_streams_run_at_once() -> None:
+    gate = asyncio.Event()
+    async with playing(reply(chunk("a"), gate, finish(), done())) as (upstream, model):
+        answers = asyncio.gather(*(ask(model) for _ in range(150)))
+        await upstream.request(149)
+        gate.set()
+        assert await soon(answers) == [([TextDelta("a"), Finished("stop")], None)] * 150
+
+
+# --- the end of a stream --------------------------------------------------------------------------------------
+
+
+async def test_end_mark_closes_the_upstream_before_the_last_parts_are_read() -> None:
+    async with (
+        playing(reply(chunk("a"), finish(), done(), End.HOLD)) as (upstream, model),
+        aclosing(model.stream(HELLO)) as reads,
+    ):
+        assert (await soon(anext(reads)))[-1] == Finished("stop")
+        await soon((await upstream.request(0)).closed.wait())
+
+
+async def test_usage_behind_the_finish_reason_is_waited_for() -> None:
+    gate = asyncio.Event()
+    usage = sse({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    async with playing(reply(finish(), gate, usage, done())) as (upstream, model):
+        answer = asyncio.create_task(ask(model))
+        await upstream.request(0)
+        gate.set()
+        assert await soon(answer) == ([Finished("stop", Usage(3, 4))], None)
+
+
+async def test_finish_reason_ends_the_answer_of_a_server_that_never_ends_it() -> None:
+    async with playing(reply(chunk("a"), finish(), b": ping\n\n", End.HOLD), silence=60) as (upstream, model):
+        start = asyncio.get_running_loop().time()
+        assert await soon(ask(model)) == ([TextDelta("a"), Finished("stop")], None)
+        assert asyncio.get_running_loop().time() - start == pytest.approx(FINISH_GRACE, abs=1)
+        await soon((await upstream.request(0)).closed.wait())
+
+
+@pytest.mark.parametrize("end", [[], [End.CLOSE], [End.ABORT]])
+async def test_finish_reason_makes_any_end_a_good_one(end: Sequence[Action]) -> None:
+    async with playing(reply(chunk("a"), finish(), *end)) as (_, model):
+        assert await soon(ask(model)) == ([TextDelta("a"), Finished("stop")], None)
+
+
+@pytest.mark.parametrize("end", [[], [done()], [End.CLOSE], [End.ABORT], [b'data: {"choi', End.CLOSE]])
+async def test_stream_that_is_cut_keeps_its_parts_and_is_incomplete(end: Sequence[Action]) -> None:
+    async with playing(reply(chunk("a"), *end)) as (_, model):
+        parts, error = await soon(ask(model))
+    assert parts == [TextDelta("a")]
+    assert kind(error) == INCOMPLETE
+
+
+async def test_malformed_http_chunk_is_a_cut() -> None:
+    gate = asyncio.Event()
+    async with (
+        playing(reply(chunk("a"), gate, Raw(b"zz\r\n")), silence=60) as (_, model),
+        aclosing(model.stream(HELLO)) as reads,
+    ):
+        assert await soon(anext(reads)) == [TextDelta("a")]
+        gate.set()
+        with pytest.raises(ModelError) as caught:
+            await soon(anext(reads))
+    assert kind(caught.value) == INCOMPLETE
+
+
+async def test_malformed_http_chunk_that_comes_with_the_head_is_no_answer() -> None:
+    async with playing(reply(Raw(b"zz\r\n"))) as (_, model):
+        parts, error = await soon(ask(model))
+    assert parts == []
+    assert kind(error) == INVALID
+
+
+async def test_body_that_is_not_compressed_as_it_says_is_a_cut() -> None:
+    async with playing(reply(chunk("a"), finish(), headers={"Content-Encoding": "gzip"})) as (_, model):
+        parts, error = await ask(model)
+    assert parts == []
+    assert kind(error) == INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"data: {\n\n", INVALID),
+        (b"data: " + b"[" * 100_000 + b"\n\n", INVALID),
+        (sse({"error": {"message": "secret", "code": 500}}), REPORTED),
+        (b"event: error\ndata: secret\n\n", REPORTED),
+    ],
+)
+async def test_bad_event_fails_keeps_the_parts_and_closes_the_upstream(data: bytes, expected: Kind) -> None:
+    async with playing(reply(chunk("a") + data, End.HOLD)) as (upstream, model):
+        parts, error = await soon(ask(model))
+        await soon((await upstream.request(0)).closed.wait())
+    assert parts == [TextDelta("a")]
+    assert kind(error) == expected
+    assert "secret" not in repr(error)
+
+
+@pytest.mark.parametrize("choices", [None, [], 7, "x", [None], [7], [{"delta": 7}], [{"delta": {"content": 7}}]])
+async def test_odd_choices_are_ignored(choices: object) -> None:
+    async with playing(reply(sse({"choices": choices}), chunk("a"), finish(), done())) as (_, model):
+        assert await ask(model) == ([TextDelta("a"), Finished("stop")], None)
+
+
+async def test_characters_are_repaired_or_whole() -> None:
+    surrogate = b'data: {"choices": [{"delta": {"content": "\\ud83d"}}]}\n\n'
+    first, second = '{"choices": [{"delta": {"content": "ä'.encode(), b'\xff"}}]}\n\n'
+    async with playing(reply(surrogate, b"data: " + first[:-1], first[-1:] + second, finish())) as (_, model):
+        parts, _ = await ask(model)
+    assert parts == [TextDelta("\ufffd"), TextDelta("ä\ufffd"), Finished("stop")]
+
+
+async def test_huge_token_is_cut_short_in_bounded_memory() -> None:
+    token = [b"x" * 65_536] * 1024  # 64 MiB
+    async with playing(reply(b"data: ", *token, End.HOLD)) as (upstream, model):
+        tracemalloc.start()
+        parts, error = await soon(ask(model))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        await soon((await upstream.request(0)).closed.wait())
+    assert parts == []
+    assert kind(error) == INVALID
+    assert peak < 16 << 20
+
+
+# --- silence --------------------------------------------------------------------------------------------------
+
+
+async def test_no_first_part_in_time_is_a_timeout() -> None:
+    async with playing(reply(End.HOLD), silence=0.1) as (upstream, model):
+        parts, error = await soon(ask(model))
+        await soon((await upstream.request(0)).closed.wait())
+    assert parts == []
+    assert kind(error) == TIMEOUT
+
+
+async def test_no_response_in_time_is_a_timeout() -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server, model_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", silence=0.1) as model:
+        parts, error = await soon(ask(model))
+    assert parts == []
+    assert kind(error) == TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "noise", [b": ping\n\n", b"data:\n\n", sse({}), chunk(""), sse({"choices": []})], ids=lambda noise: noise[:20]
+)
+async def test_comments_and_empty_chunks_are_silence(noise: bytes) -> None:
+    noises: list[Action] = [noise, 0.02] * 500
+    async with playing(reply(chunk("a"), *noises), silence=0.2) as (upstream, model):
+        parts, error = await soon(ask(model))
+        await soon((await upstream.request(0)).closed.wait())
+    assert parts == [TextDelta("a")]
+    assert kind(error) == TIMEOUT
+
+
+async def test_every_part_starts_the_silence_anew() -> None:
+    texts: list[Action] = [0.1, chunk("a")] * 8
+    async with playing(reply(*texts, finish(), done()), silence=0.4) as (_, model):
+        parts, error = await soon(ask(model))
+    assert error is None
+    assert len(parts) == 9
+
+
+async def test_reader_that_takes_its_time_is_not_the_upstreams_silence() -> None:
+    gate = asyncio.Event()
+    async with (
+        playing(reply(chunk("a"), gate, chunk("b"), finish(), done()), silence=0.2) as (_, model),
+        aclosing(model.stream(HELLO)) as reads,
+    ):
+        assert await soon(anext(reads)) == [TextDelta("a")]
+        with pytest.raises(TimeoutError):  # what a reader does meanwhile
+            await asyncio.wait_for(gate.wait(), 0.6)
+        gate.set()
+        rest = [part async for read in reads for part in read]
+    assert rest == [TextDelta("b"), Finished("stop")]
+
+
+# --- leaving --------------------------------------------------------------------------------------------------
+
+
+async def test_closing_the_stream_closes_the_upstream() -> None:
+    async with playing(reply(chunk("a"), End.HOLD)) as (upstream, model):
+        reads = model.stream(HELLO)
+        assert await soon(anext(reads)) == [TextDelta("a")]
+        await reads.aclose()
+        await soon((await upstream.request(0)).closed.wait())
+
+
+@pytest.mark.parametrize("actions", [[End.HOLD], [chunk("a"), End.HOLD], [chunk("a"), finish(), End.HOLD]])
+async def test_cancelling_the_reader_closes_the_upstream(actions: Sequence[Action]) -> None:
+    async with playing(reply(*actions)) as (upstream, model):
+        reader = asyncio.create_task(ask(model))
+        request = await upstream.request(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(reader)
+        await soon(request.closed.wait())
+
+
+async def test_closing_the_model_ends_its_streams() -> None:
+    async with playing(reply(chunk("a"), End.HOLD), silence=60) as (_, model):
+        async with aclosing(model.stream(HELLO)) as reads:
+            await soon(anext(reads))
+            rest = asyncio.create_task(anext(reads))
+            await asyncio.sleep(0)
+            await model.close()
+            with pytest.raises(ModelError) as caught:
+                await soon(rest)
+        assert kind(caught.value) == INCOMPLETE
+        assert kind((await ask(model))[1]) == UNREACHABLE

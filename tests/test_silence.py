@@ -1,0 +1,59 @@
+import asyncio
+import time
+
+import pytest
+
+from chat.silence import OverdueError, SilenceLimit
+
+
+async def test_wait_without_news_is_overdue() -> None:
+    silence = SilenceLimit(0.01)
+    with pytest.raises(OverdueError), silence:
+        await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_wait_that_ends_in_time_is_none() -> None:
+    silence = SilenceLimit(10)
+    with silence:
+        await asyncio.sleep(0)
+    silence.close()
+
+
+async def test_cancellation_by_others_at_the_same_time_wins() -> None:
+    silence = SilenceLimit(0.01)
+    waiting = asyncio.Event()
+
+    async def wait() -> None:
+        with silence:
+            waiting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await waiting.wait()
+    asyncio.get_running_loop().call_later(0.01, task.cancel)
+    time.sleep(0.05)  # noqa: ASYNC251 - both timers are due when the loop looks again
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_shorter_limit_counts_from_now_and_a_longer_one_changes_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    silence = SilenceLimit(60)
+    silence.shorten(0.05)
+    silence.shorten(60)
+    start = loop.time()
+    with pytest.raises(OverdueError), silence:
+        await asyncio.Event().wait()
+    assert 0.04 < loop.time() - start < 5
+
+
+async def test_wait_for_what_is_cut_ends_before_the_limit() -> None:
+    silence = SilenceLimit(60)
+    silence.connected = lambda: False
+    async with asyncio.timeout(10):
+        with pytest.raises(OverdueError), silence:
+            await asyncio.Event().wait()
+    assert silence.cut
