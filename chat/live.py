@@ -1,0 +1,207 @@
+"""The runs that are followed or generated here, as they stand in memory."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from chat.errors import ChatError
+from chat.events import Event, Terminal, TextDelta
+from chat.ports import Store
+from chat.runs import Run
+
+LOAD_EVENTS = 4_096
+"""Events read from the store at once when a run comes into this process's memory."""
+
+
+class LiveRun:
+    """A run that is going: what of it is committed, in memory, and who waits for more.
+
+    ``events`` are visible: committed by this process, or read from the journal of another. ``closed`` means that
+    no more will become visible here, be it that the run has ended or that it goes on elsewhere. ``trouble`` is set
+    while its log cannot be written. ``whole`` is False while ``events`` may lack what an earlier owner committed.
+    """
+
+    def __init__(self, run: Run, *, owned: bool) -> None:
+        self.run = run
+        self.owned = owned
+        self.events: list[Event] = []
+        self.closed = False
+        self.whole = True
+        self.trouble: ChatError | None = None
+        self.followers = 0
+        self.pending: list[Event] = []
+        self.ended: asyncio.Future[bool] | None = None
+        self.on_trouble: Callable[[], object] = lambda: None
+        """Called when nothing more can be appended: a model that is silent would not notice."""
+        self._answer: list[str] = []
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def answer(self) -> str:
+        """The joined text deltas, those that still wait for the committer included."""
+        return "".join(self._answer)
+
+    def feed(self, first_seq: int, events: Sequence[Event]) -> bool:
+        """Make committed events visible, those that are not yet; False if some before them are missing."""
+        known = len(self.events)
+        if first_seq > known + 1:
+            return False
+        fresh = events[known + 1 - first_seq :]
+        if fresh:
+            self._remember(fresh)
+            self.publish(fresh)
+        return True
+
+    def queue(self, event: Event) -> None:
+        """Let the event wait for the committer."""
+        self._remember((event,))
+        self.pending.append(event)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Make events visible that are committed, and wake the followers."""
+        self.events.extend(events)
+        if isinstance(events[-1], Terminal):
+            self.closed = True
+        self.wake()
+
+    def close(self) -> None:
+        """End the followers' streams without an end of the run."""
+        self.closed = True
+        self.wake()
+
+    def lose(self) -> None:
+        """The run is another process's from now on: refuse what the model still says, send the followers there."""
+        self.owned = False
+        self.closed = True
+        self.fail(ChatError("run_taken", "Another process has taken this run over."))
+
+    def fail(self, trouble: ChatError) -> None:
+        """Nothing can be appended: tell the followers and whoever generates."""
+        self.trouble = trouble
+        self.wake()
+        self.on_trouble()
+
+    def wake(self) -> None:
+        """Make every follower look again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self, seen: int) -> None:
+        """Return when there is more than ``seen`` events, or nothing to wait for."""
+        while len(self.events) <= seen and not self.closed and self.trouble is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+
+    def _remember(self, events: Sequence[Event]) -> None:
+        self._answer += [event.text for event in events if isinstance(event, TextDelta)]
+
+
+class LiveRuns:
+    """All of them: the own runs, and those of other processes as long as somebody here follows them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: dict[str, LiveRun] = {}
+        self._position: int | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether other processes' runs are followed here."""
+        return any(not live.owned for live in self._runs.values())
+
+    def own(self, run: Run) -> LiveRun:
+        """Hold a run that this process has just started or taken over."""
+        live = self._runs.get(run.id)
+        if live is None or live.owned:
+            if live is not None:  # this process was thought dead, and takes its own run over
+                live.lose()
+            live = self._runs[run.id] = LiveRun(run, owned=True)
+        live.run, live.owned, live.whole = run, True, run.epoch == 1
+        return live
+
+    def owned(self, run_id: str) -> LiveRun | None:
+        live = self._runs.get(run_id)
+        return live if live is not None and live.owned else None
+
+    async def join(self, run_id: str) -> LiveRun | None:
+        """Become a follower of the run; None if it has ended and is to be read from the store.
+
+        Raises:
+            ChatError: ``not_found``.
+        """
+        live = self._runs.get(run_id)
+        if live is None:
+            run = await self._store.run(run_id)
+            if run is None:
+                raise ChatError("not_found", "There is no such run.")
+            if not run.status.active:
+                return None
+            if self._position is None:  # before the first read, or what is committed in between would be missed
+                position = await self._store.position()
+                if self._position is None:  # of two that join at once, the first one's lies before both reads
+                    self._position = position
+            live = self._runs.setdefault(run_id, LiveRun(run, owned=False))
+            live.followers += 1
+            try:
+                if not live.owned:
+                    await self.load(live)
+            except BaseException:
+                self.leave(live)
+                raise
+        else:
+            live.followers += 1
+        return live
+
+    def leave(self, live: LiveRun) -> None:
+        """Stop being a follower; a foreign run that nobody follows is dropped."""
+        live.followers -= 1
+        if not live.followers and not live.owned:
+            self.drop(live)
+
+    def drop(self, live: LiveRun) -> None:
+        if self._runs.get(live.run.id) is live:
+            del self._runs[live.run.id]
+
+    async def load(self, live: LiveRun) -> None:
+        """Read what of the run is committed and not yet in memory; close it if its log is folded already."""
+        owned = live.owned
+        while True:
+            try:
+                batch = await self._store.events(live.run.id, len(live.events), LOAD_EVENTS)
+            except ChatError as error:
+                if error.code != "cursor_expired":
+                    raise
+                return live.close()
+            if live.owned is not owned:
+                return None  # taken over meanwhile: whoever generates it loads it, and shows what it commits itself
+            if not batch.events:
+                live.whole = True
+                return None
+            if not live.feed(batch.first_seq, batch.events):
+                return live.close()
+
+    async def tail(self) -> bool:
+        """Read on in the journal, once for all followers of other processes' runs; True if there may be more."""
+        if not self.foreign or self._position is None:
+            self._position = None
+            return False
+        tail = await self._store.tail(self._position)
+        behind = set() if tail.complete else {live for live in self._runs.values() if not live.owned}
+        for run_id, seq, event in tail.entries:
+            live = self._runs.get(run_id)
+            if live is not None and not live.owned and not live.feed(seq, (event,)):
+                behind.add(live)
+        for live in behind:
+            await self.load(live)
+        self._position = tail.pos  # not before: what fails is read again
+        return bool(tail.entries)
+
+    def close(self) -> None:
+        """End every follower's stream without an end of the run."""
+        for live in self._runs.values():
+            live.close()

@@ -1,0 +1,152 @@
+"""The tasks that generate answers. They belong to the process and not to a request."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import Any, TypeAlias
+
+from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
+from chat.events import RunCancelled, RunFailed, RunInterrupted, Terminal
+from chat.generation import Generation
+from chat.journal import Journal
+from chat.live import LiveRun, LiveRuns
+from chat.ports import Store
+from chat.runs import Run
+
+SETTLE_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between the tries to settle a run whose log cannot be written; the last one repeats."""
+
+SETTLE_WAIT = 5.0
+"""Seconds that a shutdown waits for ends that are being stored."""
+
+_NOT_STORED = RunFailed("store_unavailable", "The answer could not be stored and was stopped.", retryable=True)
+_INTERNAL = RunFailed("internal", "Internal error", retryable=True)
+_CRASHED = RunInterrupted("The process that wrote this answer died.")
+
+_Generate: TypeAlias = Callable[[LiveRun], Coroutine[Any, Any, Terminal]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """``generating`` may be cancelled at any moment, even before its first step; ``task`` sees to the end."""
+
+    live: LiveRun
+    generating: asyncio.Task[Terminal]
+    task: asyncio.Task[None] | None = None
+    stop_reason: str | None = None
+
+
+class Runner:
+    """Launches runs, stops them, and settles each exactly once."""
+
+    def __init__(self, store: Store, journal: Journal, live: LiveRuns, generation: Generation) -> None:
+        self._store = store
+        self._journal = journal
+        self._live = live
+        self._generation = generation
+        self._jobs: dict[str, _Job] = {}
+
+    def launch(self, run: Run) -> None:
+        """Generate the run's answer, or what is missing of it."""
+        self._begin(run, self._generate)
+
+    def end(self, run: Run, terminal: Terminal) -> None:
+        """Settle a run that is not to be generated at all."""
+
+        async def ended(_: LiveRun) -> Terminal:
+            return terminal
+
+        self._begin(run, ended)
+
+    def stop(self, run_id: str, reason: str) -> bool:
+        """Ask one of this process's runs to end as cancelled; False if it is not one.
+
+        A run that is ending already ends as it was about to.
+        """
+        job = self._jobs.get(run_id)
+        if job is None:
+            return False
+        if job.stop_reason is None:
+            job.stop_reason = reason
+            job.generating.cancel()
+        return True
+
+    async def finish(self, seconds: float) -> None:
+        """Let the running answers come to their end for so long, then hand the rest back."""
+        if self._jobs:
+            await asyncio.wait([job.generating for job in self._jobs.values()], timeout=seconds)
+        for job in self._jobs.values():
+            job.generating.cancel()
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=SETTLE_WAIT)
+        await self._journal.flush()
+        try:
+            await self._store.hand_back()
+        except (StoreUnavailableError, StoreCorruptError) as error:  # the next start finds this process dead
+            logger.warning("could not hand the runs back: %s", error.code)
+
+    async def close(self) -> None:
+        """Stop trying to settle what cannot be settled: the next start will."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, run: Run, generate: _Generate) -> None:
+        live = self._live.own(run)
+        job = _Job(live, asyncio.create_task(generate(live)))
+        live.on_trouble = job.generating.cancel
+        self._jobs[run.id] = job
+        job.task = asyncio.create_task(self._see_through(job))
+
+    async def _generate(self, live: LiveRun) -> Terminal:
+        if live.run.epoch > 1:
+            await self._live.load(live)
+            if not self._generation.resume(live):
+                return _CRASHED
+        return await self._generation.generate(live)
+
+    async def _see_through(self, job: _Job) -> None:
+        try:
+            await asyncio.wait({job.generating})
+            terminal = self._terminal(job)
+            if terminal is not None and await self._settle(job.live, terminal):
+                logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
+        finally:
+            job.generating.cancel()
+            if self._jobs.get(job.live.run.id) is job:
+                del self._jobs[job.live.run.id]
+            if job.live.closed:
+                self._live.drop(job.live)
+
+    def _terminal(self, job: _Job) -> Terminal | None:
+        """How the generation ended; None if the run goes on elsewhere."""
+        if not job.live.owned:
+            return None
+        if job.generating.cancelled():
+            if job.stop_reason is not None:
+                return RunCancelled(job.stop_reason)
+            return None if job.live.trouble is None else _NOT_STORED
+        error = job.generating.exception()
+        if error is None:
+            return job.generating.result()
+        if isinstance(error, ChatError):
+            return _NOT_STORED
+        logger.error("a generation broke", exc_info=error, extra={"run_id": job.live.run.id})
+        return _INTERNAL
+
+    async def _settle(self, live: LiveRun, terminal: Terminal) -> bool:
+        pauses = chain(SETTLE_PAUSES, repeat(SETTLE_PAUSES[-1]))
+        while True:
+            try:
+                if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
+                    await self._live.load(live)
+                return await self._journal.settle(live, terminal)
+            except (StoreUnavailableError, StoreCorruptError) as error:
+                logger.warning("a run's end waits for the store: %s", error.code, extra={"run_id": live.run.id})
+                await asyncio.sleep(next(pauses))
