@@ -1,0 +1,1 @@
+"""Where conversations are kept: implementations of the store port in :mod:`chat.ports`."""

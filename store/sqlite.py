@@ -1,0 +1,159 @@
+"""The store on one SQLite file, for one machine: :class:`chat.ports.Store`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiosqlite
+
+from chat.errors import StoreCorruptError, StoreUnavailableError
+from chat.ports import Append, Batch, Committed, NewRetry, NewRun, Started, Tail
+from chat.runs import Run
+from chat.sessions import Message, NewSession, Page, Session, Turn
+from store import sqlite_journal, sqlite_runs, sqlite_sessions
+from store.sqlite_database import Database
+from store.sqlite_owners import Owners
+
+
+class SqliteStore:
+    """Starts and ends of runs survive power loss; deltas survive a killed process.
+
+    ``lease`` is in seconds: how long an owner may stand still before others take its runs.
+    """
+
+    def __init__(self, path: Path, *, lease: float = 10.0) -> None:
+        self._database = Database(path)
+        self._owners = Owners(path, lease=lease)
+        self._prunable = 0
+
+    async def open(self) -> None:
+        """Open the file and become an owner of runs; raises as :meth:`Database.open` does."""
+        await self._database.open()
+        try:
+            await self._database.write(self._owners.register, durable=False)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        try:
+            await self._database.write(self._owners.resign, durable=False)
+        except (StoreUnavailableError, StoreCorruptError):
+            pass  # never opened, damaged, or out of reach: the kernel's lock says the same
+        finally:
+            self._owners.close()
+            await self._database.close()
+
+    # runs
+
+    async def start_run(self, new: NewRun) -> Started:
+        async def work(db: aiosqlite.Connection) -> Started:
+            await self._owners.beat(db)
+            return await sqlite_runs.start_run(db, new, self._owners.id)
+
+        return await self._database.write(work, durable=True)
+
+    async def retry_run(self, new: NewRetry) -> Started:
+        async def work(db: aiosqlite.Connection) -> Started:
+            await self._owners.beat(db)
+            return await sqlite_runs.retry_run(db, new, self._owners.id)
+
+        return await self._database.write(work, durable=True)
+
+    async def commit(self, batch: Sequence[Append]) -> Committed:
+        durable = any(append.settlement is not None for append in batch)
+        return await self._database.write(lambda db: sqlite_journal.commit(db, batch), durable=durable)
+
+    async def run(self, run_id: str) -> Run | None:
+        return await self._database.read(lambda db: sqlite_runs.find_run(db, run_id))
+
+    async def active_run(self, session_id: str) -> Run | None:
+        return await self._database.read(lambda db: sqlite_runs.active_run(db, session_id))
+
+    async def events(self, run_id: str, after: int, limit: int) -> Batch:
+        return await self._database.read(lambda db: sqlite_journal.read_events(db, run_id, after, limit))
+
+    async def instructions(self, run_id: str) -> str | None:
+        return await self._database.read(lambda db: sqlite_runs.instructions(db, run_id))
+
+    async def request_cancel(self, run_id: str, reason: str) -> None:
+        await self._database.write(lambda db: sqlite_runs.request_cancel(db, run_id, reason), durable=True)
+
+    # ownership
+
+    async def claim(self) -> Sequence[Run]:
+        async def work(db: aiosqlite.Connection) -> Sequence[Run]:
+            await self._owners.beat(db)
+            await self._owners.bury(db)
+            return await sqlite_runs.claim(db, self._owners.id)
+
+        try:
+            return await self._database.write(work, durable=False)
+        except StoreUnavailableError:
+            self._owners.forget()
+            raise
+
+    async def beat(self) -> None:
+        await self._database.write(self._owners.beat, durable=False)
+
+    async def adopt(self, run_id: str) -> Run | None:
+        async def work(db: aiosqlite.Connection) -> Run | None:
+            await self._owners.beat(db)
+            return await sqlite_runs.adopt(db, run_id, self._owners.id)
+
+        return await self._database.write(work, durable=False)
+
+    async def hand_back(self) -> None:
+        # The next beat makes this process a new owner: what it may still write to these runs is refused.
+        await self._database.write(self._owners.resign, durable=False)
+
+    async def cancel_requests(self) -> Sequence[tuple[str, str]]:
+        return await self._database.read(lambda db: sqlite_runs.cancel_requests(db, self._owners.id))
+
+    # following other processes
+
+    async def changed(self) -> bool:
+        return await self._database.changed()
+
+    async def tail(self, after: int) -> Tail:
+        return await self._database.read(lambda db: sqlite_journal.tail(db, after))
+
+    async def position(self) -> int:
+        return await self._database.read(sqlite_journal.position)
+
+    # sessions
+
+    async def create_session(self, new: NewSession) -> Session:
+        return await self._database.write(lambda db: sqlite_sessions.create_session(db, new), durable=True)
+
+    async def session(self, session_id: str) -> Session | None:
+        return await self._database.read(lambda db: sqlite_sessions.find_session(db, session_id))
+
+    async def sessions(self, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
+        return await self._database.read(lambda db: sqlite_sessions.list_sessions(db, user_id, limit, after))
+
+    async def update_session(self, session_id: str, changes: Mapping[str, object]) -> Session | None:
+        return await self._database.write(
+            lambda db: sqlite_sessions.update_session(db, session_id, changes), durable=True
+        )
+
+    async def delete_session(self, session_id: str) -> bool:
+        return await self._database.write(lambda db: sqlite_sessions.delete_session(db, session_id), durable=True)
+
+    async def messages(self, session_id: str, limit: int, before: str | None) -> Page[Message]:
+        return await self._database.read(lambda db: sqlite_sessions.list_messages(db, session_id, limit, before))
+
+    async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
+        return await self._database.read(lambda db: sqlite_sessions.history(db, message_id, budget))
+
+    # upkeep
+
+    async def sweep(self, retention: float) -> None:
+        # What was prunable at the last sweep: whoever tails the journal has had the time between to read it.
+        before, self._prunable = self._prunable, await self._database.read(sqlite_journal.prunable)
+        while await self._database.write(lambda db: sqlite_journal.prune(db, before), durable=False):
+            pass
+        while await self._database.write(lambda db: sqlite_journal.fold(db, retention), durable=False):
+            pass
+
+    async def check(self) -> None:
+        await self._database.read(sqlite_journal.position)

@@ -1,0 +1,239 @@
+"""One SQLite file: a writer, a few readers, and what their errors mean."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from chat.errors import StoreCorruptError, StoreUnavailableError
+
+T = TypeVar("T")
+Work = Callable[[aiosqlite.Connection], Awaitable[T]]
+
+READERS = 2
+"""Connections for reading: a page of history must not wait for a long list, and more would only compete."""
+
+BUSY_TIMEOUT_MS = 5_000
+"""How long a statement waits for another process's lock before it is refused."""
+
+WRITER_TIMEOUT = 5.0
+"""Seconds that a write waits for its turn: behind a lock that is not given, each would wait for all before it."""
+
+CHECK_UP_TO = 128 * 2**20
+"""Bytes. A file of at most this size is checked whole before it is used; a larger one would delay the start."""
+
+logger = logging.getLogger(__name__)
+
+_MIGRATIONS = Path(__file__).parent / "migrations" / "sqlite"
+
+# Result codes, https://www.sqlite.org/rescode.html; extended codes carry the primary one in their low byte.
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOMEM,
+}
+
+
+class Database:
+    """Connections to one file.
+
+    One writer behind a lock: on a shared connection one task's rollback would erase another's insert. Every write
+    is a ``BEGIN IMMEDIATE``: a transaction that begins as a reader and turns writer fails at once when another
+    process has written meanwhile, however long the busy timeout.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stack = AsyncExitStack()
+        self._lock = asyncio.Lock()
+        self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._writer: aiosqlite.Connection | None = None
+        self._synchronous = ""
+        self._version = 0
+        self._writes: set[asyncio.Task[Any]] = set()
+        self._corrupt = False
+
+    async def open(self) -> None:
+        """Open the file, create it if there is none, and bring its tables up to date.
+
+        Raises:
+            StoreUnavailableError: it cannot be opened or is locked; trying again can help.
+            StoreCorruptError: it is damaged, or no SQLite database. It is left as it is.
+        """
+        async with AsyncExitStack() as stack:
+            with self._translated():
+                writer = await self._connect(stack, "rwc")
+                readers = [await self._connect(stack, "ro") for _ in range(READERS)]
+                stack.push_async_callback(self._let_go, writer)
+                if self._path.with_name(f"{self._path.name}-journal").exists():
+                    await _look(writer)  # a process died while it made the file: only a writer can roll that back
+                await self._check(readers[0])
+                await writer.execute_fetchall("PRAGMA journal_mode=WAL")
+                await self._transaction_on(writer, _migrate, durable=True)
+            self._writer, self._readers = writer, asyncio.LifoQueue()
+            for reader in readers:
+                self._readers.put_nowait(reader)
+            self._stack = stack.pop_all()
+
+    async def close(self) -> None:
+        """Wait for the writes that are under way and close every connection."""
+        while self._writes:
+            await asyncio.wait(self._writes)
+        await self._stack.aclose()
+
+    async def _let_go(self, writer: aiosqlite.Connection) -> None:
+        self._writer, self._synchronous = None, ""
+        if self._corrupt:
+            # The last connection to close folds the WAL into the file, unless it is one that may only read. A damaged
+            # file stays as it is, and so does its WAL: both are needed to rescue what is in them.
+            await writer.close()
+
+    async def write(self, work: Work[T], *, durable: bool) -> T:
+        """Run ``work`` in one transaction and commit it. ``durable``: it survives power loss and not just a kill.
+
+        A caller that is cancelled leaves the transaction to finish by itself: aiosqlite cannot stop a statement
+        that is under way, and no half transaction may stay behind on the connection.
+        """
+        task = asyncio.ensure_future(self._transaction(work, durable=durable))
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+        return await asyncio.shield(task)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run ``work`` on one consistent snapshot."""
+        self._usable()
+        reader = await self._readers.get()
+        try:
+            with self._translated():
+                try:
+                    await reader.execute_fetchall("BEGIN")
+                    return await work(reader)
+                finally:  # also behind a BEGIN whose caller has gone: it is done all the same
+                    await asyncio.shield(reader.rollback())
+        finally:
+            self._readers.put_nowait(reader)
+
+    async def changed(self) -> bool:
+        """Whether another process has committed since the last call.
+
+        ``data_version`` does not move for commits of the connection that asks, so the writer has to ask.
+        """
+        async with self._lock:
+            with self._translated():
+                rows = list(await self._usable().execute_fetchall("PRAGMA data_version"))
+        seen, self._version = self._version, rows[0][0]
+        return seen != self._version
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: the caller has it, or has gone
+
+    def _usable(self) -> aiosqlite.Connection:
+        if self._corrupt:
+            raise StoreCorruptError
+        if self._writer is None:
+            raise StoreUnavailableError
+        return self._writer
+
+    async def _connect(self, stack: AsyncExitStack, mode: str) -> aiosqlite.Connection:
+        uri = f"{self._path.absolute().as_uri()}?mode={mode}"
+        # A connection left open would hang the interpreter at exit, its thread is no daemon: close beside open.
+        connection = await stack.enter_async_context(aiosqlite.connect(uri, uri=True, isolation_level=None))
+        await connection.execute_fetchall(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        await connection.execute_fetchall("PRAGMA foreign_keys=ON")
+        return connection
+
+    async def _check(self, reader: aiosqlite.Connection) -> None:
+        await _look(reader)
+        if self._path.stat().st_size <= CHECK_UP_TO:
+            rows = list(await reader.execute_fetchall("PRAGMA quick_check(1)"))
+            if [tuple(row) for row in rows] != [("ok",)]:
+                self._corrupt = True
+                raise StoreCorruptError
+
+    async def _transaction(self, work: Work[T], *, durable: bool) -> T:
+        try:
+            async with asyncio.timeout(WRITER_TIMEOUT):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise StoreUnavailableError from None
+        try:
+            return await self._transaction_on(self._usable(), work, durable=durable)
+        finally:
+            self._lock.release()
+
+    async def _transaction_on(self, db: aiosqlite.Connection, work: Work[T], *, durable: bool) -> T:
+        with self._translated():
+            await self._set_synchronous(db, "FULL" if durable else "NORMAL")
+            await db.execute_fetchall("BEGIN IMMEDIATE")
+            try:
+                result = await work(db)
+                await db.commit()
+            finally:
+                if db.in_transaction:
+                    await db.rollback()
+            return result
+
+    async def _set_synchronous(self, db: aiosqlite.Connection, level: str) -> None:
+        # In WAL mode NORMAL leaves the fsync to the checkpoint; FULL makes one at the commit, which then covers
+        # the NORMAL commits before it as well.
+        if level != self._synchronous:
+            await db.execute_fetchall(f"PRAGMA synchronous={level}")
+            self._synchronous = level
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn sqlite3's errors into the domain's; what is our own mistake in SQL stays what it is."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _DAMAGED | _UNAVAILABLE:
+                logger.warning("sqlite: %s (%s)", error, error.sqlite_errorname)
+            if code in _DAMAGED:
+                self._corrupt = True
+                raise StoreCorruptError from error
+            if code in _UNAVAILABLE:
+                raise StoreUnavailableError from error
+            raise
+        except OSError as error:  # of an owner's lock file
+            logger.warning("%s", error)
+            raise StoreUnavailableError from error
+
+
+async def _look(db: aiosqlite.Connection) -> None:
+    """Read something. From then on the connection has a lock on the file."""
+    await db.execute_fetchall("SELECT count(*) FROM sqlite_schema")
+
+
+async def _migrate(db: aiosqlite.Connection) -> None:
+    rows = list(await db.execute_fetchall("PRAGMA user_version"))
+    for file in sorted(_MIGRATIONS.glob("*.sql")):
+        number = int(file.name[:4])
+        if number > rows[0][0]:
+            for statement in _statements(file.read_text()):
+                await db.execute_fetchall(statement)
+            await db.execute_fetchall(f"PRAGMA user_version={number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    # executescript() would commit the transaction that makes a migration whole or nothing.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

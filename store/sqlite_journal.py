@@ -1,0 +1,197 @@
+"""The runs' logs: appended to a journal while they are live, folded into pages of their own when they end."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import aiosqlite
+
+from chat.errors import ChatError
+from chat.events import Event, TextDelta, dump, load
+from chat.ports import Append, Batch, Committed, Settlement, Tail
+from chat.runs import STATUS_OF
+from store.sqlite_rows import now_ms, rows
+from store.sqlite_runs import to_terminal
+
+PAGE_EVENTS = 512
+"""Events in one page of a finished log: few rows for a long answer, little to decode for a late cursor."""
+
+PAGE_CHARS = 65_536
+"""The same in characters: a follower that stalls holds one page in memory."""
+
+TAIL_ENTRIES = 4_096
+"""Journal entries read at once for followers of other processes' runs."""
+
+PRUNE_ENTRIES = 10_000
+"""Journal entries deleted in one transaction, so that no commit waits long behind the upkeep."""
+
+FOLD_RUNS = 200
+"""Finished logs folded in one transaction, likewise."""
+
+
+async def commit(db: aiosqlite.Connection, batch: Sequence[Append]) -> Committed:
+    owners = json.dumps(list({append.run.owner for append in batch}))
+    found = await rows(db, "SELECT id FROM owners WHERE id IN (SELECT value FROM json_each(?))", (owners,))
+    alive = {owner for (owner,) in found}
+    lost = {append.run.id for append in batch if append.run.owner not in alive}
+    waiting = False
+    for append in batch:
+        if append.settlement is not None and append.run.id not in lost:
+            if await _settle(db, append, append.settlement):
+                waiting = waiting or await _others_wait(db, append.run.session_id)
+            else:
+                lost.add(append.run.id)
+    await db.executemany(  # only now is it known which runs are lost
+        "INSERT INTO journal (run_id, seq, name, body) VALUES (?, ?, ?, ?)",
+        [entry for append in batch if append.run.id not in lost for entry in _entries(append)],
+    )
+    return Committed(frozenset(lost), waiting)
+
+
+def _entries(append: Append) -> Iterator[tuple[str, int, str, str]]:
+    for seq, event in enumerate(append.events, append.first_seq):
+        yield append.run.id, seq, *dump(event)
+
+
+async def _settle(db: aiosqlite.Connection, append: Append, end: Settlement) -> bool:
+    """End the run, store the answer, fold the log; False if the run is gone or has ended already."""
+    run, now, status = append.run, now_ms(), STATUS_OF[type(end.terminal)]
+    ended = await rows(
+        db,
+        """UPDATE runs SET status = ?, terminal = ?, last_seq = ?, finished_at = ?
+           WHERE id = ? AND owner = ? AND status IN ('queued', 'running') RETURNING id""",
+        (status, json.dumps(dump(end.terminal)), len(end.log), now, run.id, run.owner),
+    )
+    if not ended:
+        return False
+    await rows(
+        db,
+        """INSERT INTO messages (id, session_id, parent_id, role, content, status, run_id, created_at)
+           VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?)""",
+        (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now),
+    )
+    await db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
+    await rows(
+        db,
+        """UPDATE sessions SET message_count = message_count + 1, updated_at = ?,
+                               touched = (SELECT max(touched) + 1 FROM sessions) WHERE id = ?""",
+        (now, run.session_id),
+    )
+    return True
+
+
+async def _others_wait(db: aiosqlite.Connection, session_id: str) -> bool:
+    return bool(await rows(db, "SELECT 1 FROM runs WHERE session_id = ? AND status = 'queued' LIMIT 1", (session_id,)))
+
+
+def _pages(run_id: str, log: Sequence[Event]) -> Iterator[tuple[str, int, int, str]]:
+    page: list[str | tuple[str, str]] = []
+    size = 0
+    for seq, event in enumerate(log, 1):
+        name, body = dump(event)
+        # Text is most of it: a bare string stands for a text delta.
+        page.append(body if isinstance(event, TextDelta) else (name, body))
+        size += len(body)
+        if len(page) == PAGE_EVENTS or size >= PAGE_CHARS or seq == len(log):
+            yield run_id, seq - len(page) + 1, seq, json.dumps(page, ensure_ascii=False)
+            page, size = [], 0
+
+
+def _unpack(page: str) -> list[Event]:
+    return [TextDelta(item) if isinstance(item, str) else load(*item) for item in json.loads(page)]
+
+
+async def read_events(db: aiosqlite.Connection, run_id: str, after: int, limit: int) -> Batch:
+    found = await rows(db, "SELECT folded, finished_at, last_seq, journal_from FROM runs WHERE id = ?", (run_id,))
+    if not found:
+        return Batch(after + 1, ())
+    folded, finished_at, last_seq, journal_from = found[0]
+    if finished_at is None:
+        entries = await rows(
+            db,
+            "SELECT name, body FROM journal WHERE pos >= ? AND run_id = ? AND seq > ? ORDER BY pos LIMIT ?",
+            (journal_from, run_id, after, limit),
+        )
+        return Batch(after + 1, [load(name, body) for name, body in entries])
+    if after >= last_seq:
+        return Batch(after + 1, ())
+    if folded:
+        return await _from_message(db, run_id, after, last_seq)
+    page = await rows(
+        db,
+        """SELECT first_seq, events FROM log_pages WHERE run_id = ? AND first_seq <= ?
+           ORDER BY first_seq DESC LIMIT 1""",
+        (run_id, after + 1),
+    )
+    first_seq, events = page[0]
+    return Batch(after + 1, _unpack(events)[after + 1 - first_seq :][:limit])
+
+
+async def _from_message(db: aiosqlite.Connection, run_id: str, after: int, last_seq: int) -> Batch:
+    """The whole stored text as one delta, and the end: what is left of a log after its retention."""
+    content, ending = (
+        await rows(
+            db,
+            """SELECT messages.content, runs.terminal FROM runs JOIN messages ON messages.id = runs.answer_id
+               WHERE runs.id = ?""",
+            (run_id,),
+        )
+    )[0]
+    terminal = to_terminal(ending)
+    assert terminal is not None
+    if after == last_seq - 1 or not content:
+        return Batch(last_seq, [terminal])
+    if after > 0:
+        raise ChatError("cursor_expired", "The events behind this id are gone; read the message instead.")
+    return Batch(last_seq - 1, [TextDelta(content), terminal])
+
+
+async def tail(db: aiosqlite.Connection, after: int) -> Tail:
+    first = (await rows(db, "SELECT min(pos) FROM journal"))[0][0]
+    found = await rows(
+        db,
+        "SELECT pos, run_id, seq, name, body FROM journal WHERE pos > ? ORDER BY pos LIMIT ?",
+        (after, TAIL_ENTRIES),
+    )
+    entries = [(run_id, seq, load(name, body)) for _, run_id, seq, name, body in found]
+    return Tail(found[-1][0] if found else after, entries, complete=first is None or first <= after + 1)
+
+
+async def position(db: aiosqlite.Connection) -> int:
+    return int((await rows(db, "SELECT coalesce(max(pos), 0) FROM journal"))[0][0])
+
+
+async def prunable(db: aiosqlite.Connection) -> int:
+    """The position before which no live run has events. The last entry stays, so that positions only grow."""
+    return int(
+        (
+            await rows(
+                db,
+                """SELECT min((SELECT coalesce(max(pos), 0) FROM journal),
+                              (SELECT coalesce(min(journal_from), 9e15) FROM runs WHERE status = 'running'))""",
+            )
+        )[0][0]
+    )
+
+
+async def prune(db: aiosqlite.Connection, before: int) -> bool:
+    """Delete some of the entries before the position; False when there are no more."""
+    first = (await rows(db, "SELECT min(pos) FROM journal"))[0][0]
+    if first is None or first >= before:
+        return False
+    await rows(db, "DELETE FROM journal WHERE pos < ?", (min(before, first + PRUNE_ENTRIES),))
+    return True
+
+
+async def fold(db: aiosqlite.Connection, retention: float) -> bool:
+    """Drop the logs of some runs that ended ``retention`` seconds ago; False when there are no more."""
+    old = now_ms() - int(retention * 1000)
+    folded = await rows(
+        db,
+        """UPDATE runs SET folded = 1 WHERE pos IN (
+               SELECT pos FROM runs WHERE folded = 0 AND finished_at IS NOT NULL AND finished_at <= ? LIMIT ?)
+           RETURNING id""",
+        (old, FOLD_RUNS),
+    )
+    await db.executemany("DELETE FROM log_pages WHERE run_id = ?", folded)
+    await rows(db, "DELETE FROM claims WHERE created_at <= ?", (old,))
+    return len(folded) == FOLD_RUNS

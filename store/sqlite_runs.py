@@ -1,0 +1,277 @@
+"""How runs begin and pass from owner to owner. Every function works inside a transaction that it is given."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiosqlite
+
+from chat.errors import ChatError
+from chat.events import Terminal, load
+from chat.ids import new_id
+from chat.ports import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
+from chat.runs import Run, RunStatus
+from chat.sessions import NewSession, Turn
+from store.sqlite_rows import now_ms, rows
+from store.sqlite_sessions import insert_session
+
+_RUN = """
+    SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
+           runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at, runs.terminal
+    FROM runs JOIN sessions ON sessions.id = runs.session_id
+"""
+
+_ACTIVE = "runs.session_id = ? AND runs.status IN ('queued', 'running') ORDER BY runs.status DESC, runs.pos LIMIT 1"
+
+
+def _to_run(row: Sequence[Any]) -> Run:
+    *members, terminal = row
+    run = Run(*members)
+    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal))
+
+
+def to_terminal(text: str | None) -> Terminal | None:
+    """The terminal event as a run's row keeps it: its name and body."""
+    if text is None:
+        return None
+    event = load(*json.loads(text))
+    assert isinstance(event, Terminal)
+    return event
+
+
+async def find_run(db: aiosqlite.Connection, run_id: str) -> Run | None:
+    found = await rows(db, f"{_RUN} WHERE runs.id = ?", (run_id,))
+    return _to_run(found[0]) if found else None
+
+
+async def active_run(db: aiosqlite.Connection, session_id: str) -> Run | None:
+    """The running run of the session, else the first that waits ('running' sorts behind 'queued')."""
+    found = await rows(db, f"{_RUN} WHERE {_ACTIVE}", (session_id,))
+    return _to_run(found[0]) if found else None
+
+
+async def start_run(db: aiosqlite.Connection, new: NewRun, owner: int) -> Started:
+    replayed = await _claimed(db, new.claim)
+    if replayed is not None:
+        return replayed
+    leaf_id = await _session_leaf(db, new.session, new.user_id)
+    busy = await active_run(db, new.session.id)
+    if busy is not None and new.attach_same and await _says(db, busy.message_id) == new.turns[-1].content:
+        return Started(busy, created=False)
+    _refuse_if_busy(busy, new.on_busy)
+    message_id = await _place_turns(db, new.session.id, new.turns, new.place, leaf_id)
+    draft = _Draft(new.id, new.session.id, message_id, new.model, new.instructions, new.claim)
+    return await _insert_run(db, draft, busy, new.on_busy, owner)
+
+
+async def retry_run(db: aiosqlite.Connection, new: NewRetry, owner: int) -> Started:
+    replayed = await _claimed(db, new.claim)
+    if replayed is not None:
+        return replayed
+    found = await rows(db, "SELECT session_id, message_id, instructions FROM runs WHERE id = ?", (new.run_id,))
+    if not found:
+        raise ChatError("not_found", "There is no such run.")
+    session_id, message_id, instructions = found[0]
+    busy = await active_run(db, session_id)
+    _refuse_if_busy(busy, new.on_busy)
+    draft = _Draft(new.id, session_id, message_id, new.model, instructions, new.claim)
+    return await _insert_run(db, draft, busy, new.on_busy, owner)
+
+
+async def _claimed(db: aiosqlite.Connection, claim: Claim | None) -> Started | None:
+    if claim is None:
+        return None
+    found = await rows(db, "SELECT fingerprint, run_id FROM claims WHERE key = ?", (claim.key,))
+    if not found:
+        return None
+    fingerprint, run_id = found[0]
+    if fingerprint != claim.fingerprint:
+        raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
+    run = await find_run(db, run_id)
+    assert run is not None  # a claim is deleted with its run
+    return Started(run, created=False, replayed=True)
+
+
+async def _session_leaf(db: aiosqlite.Connection, session: NewSession, user_id: str | None) -> str | None:
+    """The session's leaf; the session is created if it is new."""
+    found = await rows(db, "SELECT user_id, leaf_id FROM sessions WHERE id = ?", (session.id,))
+    if not found:
+        await insert_session(db, session)
+        return None
+    owner, leaf_id = found[0]
+    if user_id is not None and user_id != owner:
+        raise ChatError("not_found", "There is no such session.")
+    return str(leaf_id) if leaf_id is not None else None
+
+
+async def _says(db: aiosqlite.Connection, message_id: str) -> str:
+    found = await rows(db, "SELECT content FROM messages WHERE id = ?", (message_id,))
+    return str(found[0][0])
+
+
+def _refuse_if_busy(busy: Run | None, on_busy: OnBusy) -> None:
+    if busy is not None and on_busy is OnBusy.REJECT:
+        raise ChatError(
+            "run_in_progress",
+            "This session is still answering. Follow that run, cancel it, or ask with on_busy=queue or interrupt.",
+            details={"run_id": busy.id},
+        )
+
+
+async def _place_turns(
+    db: aiosqlite.Connection, session_id: str, turns: Sequence[Turn], place: Place, leaf_id: str | None
+) -> str:
+    """Store the turns where they belong; the id of the last one, the user's."""
+    new = list(turns)
+    match place:
+        case Leaf():
+            parent_id = leaf_id
+        case Under(parent_id):
+            await _check_parent(db, session_id, parent_id)
+        case _:
+            parent_id = None
+            while new and (child := await _same_child(db, session_id, parent_id, new[0])) is not None:
+                parent_id = child
+                new.pop(0)
+    for turn in new:
+        message_id = new_id("msg")
+        await rows(
+            db,
+            """INSERT INTO messages (id, session_id, parent_id, role, content, status, created_at)
+               VALUES (?, ?, ?, ?, ?, 'completed', ?)""",
+            (message_id, session_id, parent_id, turn.role, turn.content, now_ms()),
+        )
+        parent_id = message_id
+    await rows(db, "UPDATE sessions SET message_count = message_count + ? WHERE id = ?", (len(new), session_id))
+    assert parent_id is not None  # there is at least one turn
+    return parent_id
+
+
+async def _check_parent(db: aiosqlite.Connection, session_id: str, parent_id: str | None) -> None:
+    if parent_id is not None:
+        known = "SELECT 1 FROM messages WHERE id = ? AND session_id = ? AND role = 'assistant'"
+        coming = "SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND status IN ('queued', 'running')"
+        if not await rows(db, f"{known} UNION ALL {coming}", (parent_id, session_id) * 2):
+            raise ChatError("invalid_request", "parent_id is not an assistant's message of this session.")
+
+
+async def _same_child(db: aiosqlite.Connection, session_id: str, parent_id: str | None, turn: Turn) -> str | None:
+    found = await rows(
+        db,
+        """SELECT id FROM messages WHERE session_id = ? AND parent_id IS ? AND role = ? AND content = ?
+           ORDER BY pos DESC LIMIT 1""",
+        (session_id, parent_id, turn.role, turn.content),
+    )
+    return str(found[0][0]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    id: str
+    session_id: str
+    message_id: str
+    model: str
+    instructions: str | None
+    claim: Claim | None
+
+
+async def _insert_run(
+    db: aiosqlite.Connection, draft: _Draft, busy: Run | None, on_busy: OnBusy, owner: int
+) -> Started:
+    now, answer_id = now_ms(), new_id("msg")
+    status = RunStatus.RUNNING if busy is None else RunStatus.QUEUED
+    await rows(
+        db,
+        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, owner, epoch,
+                             journal_from, created_at)
+           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :owner, :epoch,
+                   (SELECT coalesce(max(pos), 0) + 1 FROM journal), :now)""",
+        {
+            "id": draft.id,
+            "session_id": draft.session_id,
+            "message_id": draft.message_id,
+            "answer_id": answer_id,
+            "status": status,
+            "model": draft.model,
+            "instructions": draft.instructions,
+            "owner": owner if busy is None else None,
+            "epoch": 1 if busy is None else 0,
+            "now": now,
+        },
+    )
+    await rows(
+        db,
+        """UPDATE sessions SET leaf_id = ?, updated_at = ?, touched = (SELECT max(touched) + 1 FROM sessions)
+           WHERE id = ?""",
+        (answer_id, now, draft.session_id),
+    )
+    if draft.claim is not None:
+        claim = draft.claim
+        await rows(db, "INSERT INTO claims VALUES (?, ?, ?, ?)", (claim.key, claim.fingerprint, draft.id, now))
+    run = await find_run(db, draft.id)
+    assert run is not None
+    running = busy is not None and busy.status is RunStatus.RUNNING
+    return Started(run, interrupts=busy.id if busy and running and on_busy is OnBusy.INTERRUPT else None)
+
+
+async def claim(db: aiosqlite.Connection, owner: int) -> list[Run]:
+    """Take the runs that nobody generates, and of each idle session the first run that waits."""
+    await rows(
+        db,
+        """UPDATE runs SET owner = NULL
+           WHERE status IN ('queued', 'running') AND owner NOT IN (SELECT id FROM owners)""",
+    )
+    taken = await rows(
+        db,
+        "UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE status = 'running' AND owner IS NULL RETURNING id",
+        (owner,),
+    )
+    taken += await rows(
+        db,
+        """UPDATE runs SET owner = ?, epoch = epoch + 1, status = 'running',
+                           journal_from = (SELECT coalesce(max(pos), 0) + 1 FROM journal)
+           WHERE pos IN (SELECT min(pos) FROM runs waiting
+                         WHERE status = 'queued' AND owner IS NULL AND NOT EXISTS (
+                             SELECT 1 FROM runs ahead
+                             WHERE ahead.session_id = waiting.session_id AND ahead.status = 'running')
+                         GROUP BY session_id)
+           RETURNING id""",
+        (owner,),
+    )
+    found = [await find_run(db, run_id) for (run_id,) in taken]
+    return [run for run in found if run is not None]
+
+
+async def adopt(db: aiosqlite.Connection, run_id: str, owner: int) -> Run | None:
+    """Take a waiting run out of its turn, as it is."""
+    taken = await rows(
+        db,
+        """UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE id = ? AND status = 'queued' AND owner IS NULL
+           RETURNING id""",
+        (owner, run_id),
+    )
+    return await find_run(db, run_id) if taken else None
+
+
+async def request_cancel(db: aiosqlite.Connection, run_id: str, reason: str) -> None:
+    await rows(
+        db,
+        "UPDATE runs SET cancel_requested = ? WHERE id = ? AND status IN ('queued', 'running')",
+        (reason, run_id),
+    )
+
+
+async def cancel_requests(db: aiosqlite.Connection, owner: int) -> list[tuple[str, str]]:
+    found = await rows(
+        db,
+        """SELECT id, cancel_requested FROM runs
+           WHERE status IN ('queued', 'running') AND cancel_requested IS NOT NULL AND owner = ?""",
+        (owner,),
+    )
+    return [(run_id, reason) for run_id, reason in found]
+
+
+async def instructions(db: aiosqlite.Connection, run_id: str) -> str | None:
+    found = await rows(db, "SELECT instructions FROM runs WHERE id = ?", (run_id,))
+    return found[0][0] if found else None

@@ -1,0 +1,141 @@
+"""Sessions and their messages: SQL beside the row mapping. Every function works inside a given transaction."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiosqlite
+
+from chat.errors import ChatError
+from chat.sessions import Message, NewSession, Page, Session, Turn
+from store.sqlite_rows import now_ms, rows
+
+# The answer that is being written is the leaf already, but no message yet: show what it answers.
+_SESSION = """
+    SELECT id, user_id, title, metadata,
+           coalesce((SELECT message_id FROM runs
+                     WHERE session_id = sessions.id AND answer_id = sessions.leaf_id
+                       AND status IN ('queued', 'running')), leaf_id),
+           message_count, created_at, updated_at, touched
+    FROM sessions
+"""
+
+_MESSAGE_OVERHEAD = 16
+"""Bytes that a message costs besides its text: its role and the separators of a chat template, about 4 tokens."""
+
+
+def _to_session(row: Sequence[Any]) -> Session:
+    session_id, user_id, title, metadata, *rest = row
+    return Session(session_id, user_id, title, json.loads(metadata), *rest)
+
+
+async def insert_session(db: aiosqlite.Connection, new: NewSession) -> None:
+    now = now_ms()
+    await rows(
+        db,
+        """INSERT INTO sessions (id, user_id, title, metadata, created_at, updated_at, touched)
+           VALUES (?, ?, ?, ?, ?, ?, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))""",
+        (new.id, new.user_id, new.title, json.dumps(dict(new.metadata), ensure_ascii=False), now, now),
+    )
+
+
+async def create_session(db: aiosqlite.Connection, new: NewSession) -> Session:
+    if await find_session(db, new.id) is not None:
+        raise ChatError("session_exists", "There is a session with this id already.")
+    await insert_session(db, new)
+    session = await find_session(db, new.id)
+    assert session is not None
+    return session
+
+
+async def find_session(db: aiosqlite.Connection, session_id: str) -> Session | None:
+    found = await rows(db, f"{_SESSION} WHERE id = ?", (session_id,))
+    return _to_session(found[0]) if found else None
+
+
+async def list_sessions(db: aiosqlite.Connection, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise ChatError("invalid_request", "after is not a cursor of this list.")
+    whose = "" if user_id is None else "AND user_id = :user_id"
+    found = await rows(
+        db,
+        f"{_SESSION} WHERE touched < :after {whose} ORDER BY touched DESC LIMIT :limit",
+        {"after": 2**62 if after is None else int(after), "user_id": user_id, "limit": limit + 1},
+    )
+    sessions = [_to_session(row) for row in found[:limit]]
+    return Page(sessions, str(sessions[-1].touched) if len(found) > limit else None)
+
+
+async def update_session(db: aiosqlite.Connection, session_id: str, changes: Mapping[str, object]) -> Session | None:
+    await rows(
+        db,
+        """UPDATE sessions SET updated_at = :now,
+                  title = CASE WHEN :titled THEN :title ELSE title END,
+                  metadata = CASE WHEN :labelled THEN :metadata ELSE metadata END
+           WHERE id = :id""",
+        {
+            "id": session_id,
+            "now": now_ms(),
+            "titled": "title" in changes,
+            "title": changes.get("title"),
+            "labelled": "metadata" in changes,
+            "metadata": json.dumps(changes.get("metadata"), ensure_ascii=False),
+        },
+    )
+    return await find_session(db, session_id)
+
+
+async def delete_session(db: aiosqlite.Connection, session_id: str) -> bool:
+    """The foreign keys take the messages, runs, logs and claims along."""
+    # The journal's last row is only emptied: positions that are given out twice would hide events.
+    await rows(
+        db,
+        """UPDATE journal SET name = 'text.delta', body = ''
+           WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
+             AND run_id IN (SELECT id FROM runs WHERE session_id = :id)""",
+        {"id": session_id},
+    )
+    await rows(
+        db,
+        """DELETE FROM journal
+           WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
+             AND run_id IN (SELECT id FROM runs WHERE session_id = :id)
+             AND pos < (SELECT max(pos) FROM journal)""",
+        {"id": session_id},
+    )
+    return bool(await rows(db, "DELETE FROM sessions WHERE id = ? RETURNING id", (session_id,)))
+
+
+async def list_messages(db: aiosqlite.Connection, session_id: str, limit: int, before: str | None) -> Page[Message]:
+    bound = 2**62
+    if before is not None:
+        found = await rows(db, "SELECT pos FROM messages WHERE id = ? AND session_id = ?", (before, session_id))
+        if not found:
+            raise ChatError("invalid_request", "before is not a message of this session.")
+        bound = found[0][0]
+    found = await rows(
+        db,
+        """SELECT id, session_id, parent_id, role, content, status, run_id, created_at FROM messages
+           WHERE session_id = ? AND pos < ? ORDER BY pos DESC LIMIT ?""",
+        (session_id, bound, limit + 1),
+    )
+    messages = [Message(*row) for row in reversed(found[:limit])]
+    return Page(messages, messages[0].id if len(found) > limit else None)
+
+
+async def history(db: aiosqlite.Connection, message_id: str, budget: int) -> list[Turn]:
+    """Walk from the message up to the root, and no further than the budget reaches."""
+    found = await rows(
+        db,
+        """WITH RECURSIVE branch (depth, parent_id, role, content, used) AS (
+               SELECT 0, parent_id, role, content, length(CAST(content AS BLOB)) + :overhead
+               FROM messages WHERE id = :leaf
+               UNION ALL
+               SELECT depth + 1, above.parent_id, above.role, above.content,
+                      used + length(CAST(above.content AS BLOB)) + :overhead
+               FROM branch JOIN messages above ON above.id = branch.parent_id
+               WHERE used + length(CAST(above.content AS BLOB)) + :overhead <= :budget)
+           SELECT role, content FROM branch WHERE content <> '' ORDER BY depth DESC""",
+        {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD},
+    )
+    return [Turn(role, content) for role, content in found]

@@ -1,0 +1,56 @@
+"""What the store's contract tests stand on: a database that several processes share, and entries for its logs."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+from chat.events import Event, Terminal, answer_text
+from chat.ports import Append, Settlement, Store
+from chat.runs import Run
+from store.sqlite import SqliteStore
+
+
+class Site(Protocol):
+    """One database. A store stands for a process that has it open."""
+
+    async def process(self) -> Store: ...
+
+    def kill(self, store: Store) -> None:
+        """Let the others see this process as dead, although it goes on writing: its kernel is not its clock."""
+        ...
+
+
+class SqliteSite:
+    def __init__(self, path: Path, stack: AsyncExitStack) -> None:
+        self._path = path
+        self._stack = stack
+
+    async def process(self) -> Store:
+        store = SqliteStore(self._path)
+        self._stack.push_async_callback(store.close)
+        await store.open()
+        return store
+
+    def kill(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        store._owners.close()
+
+
+def said(run: Run, *events: Event, before: Sequence[Event] = ()) -> Append:
+    """These events behind ``before``, which are committed already; the end of the run if the last one is."""
+    log, settlement = [*before, *events], None
+    if isinstance(events[-1], Terminal):
+        settlement = Settlement(events[-1], answer_text(log), log)
+    return Append(run, len(before) + 1, events, settlement)
+
+
+async def logged(store: Store, run_id: str, after: int = 0, limit: int = 100) -> list[Event]:
+    """All that the store has of the run's log, page by page; checks that the pages are neighbours."""
+    events: list[Event] = []
+    while (batch := await store.events(run_id, after, limit)).events:
+        assert batch.first_seq == after + 1
+        assert len(batch.events) <= limit
+        events += batch.events
+        after += len(batch.events)
+    return events
