@@ -1,0 +1,44 @@
+"""HTTP, and only HTTP: parse, ask the engine, respond. This is the one URL table."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from chat.errors import ChatError
+from handlers import chat, errors, openapi, ops, pages, query, runs, sessions
+
+ROUTES: list[BaseRoute] = [
+    Route("/", ops.root),
+    Route("/health", ops.health),
+    Route("/chat/health", ops.health, name="chat_health"),
+    Route("/ready", ops.ready),
+    Route("/docs", pages.docs, include_in_schema=False),
+    Route("/openapi.json", openapi.document),
+    Route("/playground", pages.playground, include_in_schema=False),
+    Route("/static/{name}", pages.static, include_in_schema=False),
+    Route("/chat", chat.get_chat),
+    Route("/chat", chat.post_chat, methods=["POST"]),
+    Route("/api/chat", chat.post_messages, methods=["POST"]),
+    Route("/query", query.post_query, methods=["POST"]),
+    Route("/query/stream", query.post_query_stream, methods=["POST"]),
+    Route("/runs/{run_id}", runs.get_run),
+    Route("/runs/{run_id}/events", runs.follow_run),
+    Route("/runs/{run_id}/cancel", runs.cancel_run, methods=["POST"]),
+    Route("/runs/{run_id}/retry", runs.retry_run, methods=["POST"]),
+    Route("/sessions", sessions.list_sessions),
+    Route("/sessions", sessions.create_session, methods=["POST"]),
+    Route("/sessions/create", sessions.create_session, methods=["POST"], name="create_session_as_documented"),
+    Route("/sessions/{session_id}", sessions.get_session),
+    Route("/sessions/{session_id}", sessions.update_session, methods=["PATCH"]),
+    Route("/sessions/{session_id}", sessions.delete_session, methods=["DELETE"]),
+    Route("/sessions/{session_id}/messages", sessions.list_messages),
+    Route("/sessions/{session_id}/events", sessions.follow_session),
+]
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    ChatError: errors.on_chat_error,
+    HTTPException: errors.on_http_exception,
+}

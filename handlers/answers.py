@@ -1,0 +1,109 @@
+"""From a command to its answer: start or attach, then stream, wait, or point to the run."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from chat.errors import ChatError
+from chat.events import RunFailed
+from chat.ports import Claim, NewRetry, NewRun, Started
+from chat.runs import Cursor, Run
+from handlers.bodies import IdempotencyKey, Reply, checked
+from handlers.context import engine_of
+from handlers.formats import FORMATS, Encoder
+from handlers.streams import cursor_of, follow, run_headers
+from handlers.views import AnswerView, run_view
+
+Shape = Callable[[Run, str], Mapping[str, object]]
+"""How a whole answer looks as JSON, given its run and its text."""
+
+
+def whole(run: Run, text: str) -> AnswerView:
+    """The run, and what it answered."""
+    return {**run_view(run), "answer": text}
+
+
+def claim_of(request: Request, key: str | None, *meaning: object) -> Claim | None:
+    """The idempotency key of the header, or the one given, bound to what the request means.
+
+    How the answer is delivered does not count: the same key may ask for a stream first and for JSON later.
+    """
+    key = request.headers.get("idempotency-key") or key
+    if key is None:
+        return None
+    meant = json.dumps([request.url.path, *meaning])
+    return Claim(checked(IdempotencyKey, {"key": key}).key, hashlib.sha256(meant.encode()).hexdigest())
+
+
+async def answer(
+    request: Request, new: NewRun | NewRetry, reply: Reply, *, encoder: Encoder | None = None, shape: Shape = whole
+) -> Response:
+    """Start the run, or attach to the one that this request has started before; then answer as ``reply`` asks.
+
+    Raises:
+        ChatError: whatever starting or following raises.
+    """
+    cursor = cursor_of(request)
+    started = await engine_of(request).start(new) if cursor is None else await _attached(request, new, cursor)
+    headers = run_headers(started.run, replayed=started.replayed)
+    if "respond-async" in request.headers.get("prefer", ""):
+        return JSONResponse(run_view(started.run), 202, headers | {"Preference-Applied": "respond-async"})
+    leaving_cancels = reply.on_disconnect == "cancel"
+    if not reply.stream:
+        async with _cancelled_by_leaving(request, started.run.id) if leaving_cancels else nullcontext():
+            return await _waited(request, started.run, headers, shape)
+    return await follow(
+        request,
+        started.run.id,
+        cursor.seq if cursor else 0,
+        encoder or FORMATS[reply.format],
+        replayed=started.replayed,
+        cancel=leaving_cancels,
+    )
+
+
+async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) -> Started:
+    """The run that the client has seen part of, if this request is the one that started it."""
+    engine = engine_of(request)
+    run = await engine.run(cursor.run_id)
+    if isinstance(new, NewRetry):
+        same = run.message_id == (await engine.run(new.run_id)).message_id
+    else:
+        said = await engine.store.history(run.message_id, 0)
+        same = [turn.content for turn in said] == [new.turns[-1].content]  # none, if it was just deleted
+    if not same:
+        raise ChatError("cursor_mismatch", "Last-Event-ID belongs to the answer to another message.")
+    return Started(run, created=False, replayed=True)
+
+
+@asynccontextmanager
+async def _cancelled_by_leaving(request: Request, run_id: str) -> AsyncIterator[None]:
+    """While inside, the run ends when the client goes away."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        await engine_of(request).cancel(run_id, "client_disconnected")
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _waited(request: Request, run: Run, headers: dict[str, str], shape: Shape) -> Response:
+    engine = engine_of(request)
+    ended = await engine.result(run.id)
+    text = await engine.answer(ended)
+    if isinstance(ended.terminal, RunFailed):
+        failure = ended.terminal
+        details = {"run_id": run.id, "retryable": failure.retryable, "answer": text}
+        raise ChatError(failure.code, failure.message, details=details)
+    return JSONResponse(shape(ended, text), headers=headers)

@@ -1,0 +1,180 @@
+"""What clients may send. Members that nobody asked for are ignored, as the clients of such services expect."""
+
+import json
+import math
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+from starlette.requests import Request
+
+from chat.errors import ChatError
+from chat.ports import OnBusy
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@:|+-]{1,128}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
+Format = Literal["text", "events"]
+
+METADATA_BYTES = 16_384
+"""A session's metadata is for labels, not for documents."""
+
+METADATA_DEPTH = 32
+"""Some hundred levels are as deep as JSON can be read, and a few less as it can be written down again."""
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=False)
+
+
+class Reply(Body):
+    """How an answer is wanted."""
+
+    format: Format = Field("text", description="The wire format of the stream.")
+    stream: bool = Field(default=True, description="False waits for the whole answer and returns it as JSON.")
+    on_busy: OnBusy = Field(OnBusy.REJECT, description="What to do while the session is still answering.")
+    on_disconnect: Literal["continue", "cancel"] = Field(
+        "continue", description="Whether the run goes on when this connection is lost."
+    )
+    request_id: Key | None = Field(None, description="Idempotency key, where a header cannot be sent.")
+
+
+class ChatBody(Reply):
+    message: str = Field(min_length=1, description="What the user says.")
+    session_id: Id | None = Field(None, description="The conversation; an unknown id creates it.")
+    user_id: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
+    parent_id: Id | None = Field(
+        None,
+        description="The answer that this message follows: an edit that branches. Null begins at the root; "
+        "without it the message follows the last one.",
+    )
+
+
+class QueryBody(Body):
+    prompt: str = Field(min_length=1, description="What is asked.")
+    request_id: Key | None = Field(None, description="Idempotency key, where a header cannot be sent.")
+
+
+class TurnBody(Body):
+    role: Literal["user", "assistant", "system"]
+    content: str
+
+
+class MessagesBody(Reply):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    messages: list[TurnBody] = Field(
+        min_length=1, description="The conversation as the client sees it; the last message is the user's."
+    )
+    session_id: Id | None = Field(None, description="The conversation; an unknown id creates it.")
+    user_id: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
+
+
+class RetryBody(Reply):
+    """Nothing but how the answer is wanted."""
+
+
+class IdempotencyKey(Body):
+    key: Key
+
+
+class SessionBody(Body):
+    session_id: Id | None = Field(None, description="Without it an id is made.")
+    user_id: UserId | None = Field(None, description="Without it an anonymous id is made.")
+    title: str | None = Field(None, max_length=200)
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Labels of the client's own, up to 16 KiB.")
+
+
+class SessionChanges(Body):
+    """What is left out stays as it is."""
+
+    title: str | None = Field(None, max_length=200)
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Takes the place of all that was there.")
+
+
+class ListQuery(Body):
+    user_id: UserId | None = Field(None, description="Only this user's sessions.")
+    limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
+    after: str | None = Field(None, description="The `next` of the page before.")
+
+
+class HistoryQuery(Body):
+    limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
+    before: Id | None = Field(None, description="The `next` of the page behind: older messages than these.")
+
+
+class FollowQuery(Body):
+    format: Format = Field("text", description="The wire format of the stream.")
+    after: str | None = Field(None, description="A sequence number or an event id; Last-Event-ID goes before it.")
+
+
+B = TypeVar("B", bound=Body)
+
+
+async def body_of(request: Request, kind: type[B]) -> B:
+    """Read and check a JSON body; an empty one counts as ``{}``.
+
+    How the answer is wanted may also stand in the query string: ``POST /chat?format=events``. The body goes before it.
+
+    Raises:
+        ChatError: ``unsupported_media_type``, ``invalid_json``, ``invalid_request``.
+    """
+    raw = await request.body()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Forms and plain text are what a foreign page can send without asking; JSON needs a preflight.
+    if raw and media_type != "application/json" and not media_type.endswith("+json"):
+        raise ChatError("unsupported_media_type", "Send the body as application/json.")
+    value = parse_json(raw or b"{}")
+    if issubclass(kind, Reply) and isinstance(value, dict):
+        wanted = request.query_params
+        value = {name: wanted[name] for name in Reply.model_fields if name in wanted} | value
+    return checked(kind, value)
+
+
+def query_of(request: Request, kind: type[B]) -> B:
+    """Check the query string.
+
+    Raises:
+        ChatError: ``invalid_request``.
+    """
+    return checked(kind, dict(request.query_params))
+
+
+def parse_json(raw: bytes) -> object:
+    """Parse UTF-8 JSON strictly: no NaN, no infinity, no other encoding, nothing that cannot be written down again.
+
+    Raises:
+        ChatError: ``invalid_json``.
+    """
+    try:
+        value = json.loads(raw.decode(), parse_float=_finite, parse_constant=_no_constant)
+        if b"\\u" in raw:  # only an escape can bring a lone surrogate, which no UTF-8 can carry
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # UnicodeError, JSONDecodeError and huge integers are ValueErrors
+        raise ChatError("invalid_json", "The body is not valid JSON in UTF-8.") from error
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):  # 1e999
+        raise ValueError(number)
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def checked(kind: type[B], value: object) -> B:
+    """Raises ChatError ``invalid_request``, which names what is wrong but does not repeat it."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(str(step) for step in problem["loc"]), "message": problem["msg"]}
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        first = errors[0]
+        message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
+        raise ChatError("invalid_request", message, details={"errors": errors}) from None

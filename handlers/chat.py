@@ -1,0 +1,80 @@
+"""A message comes in: ``/chat`` and ``/api/chat``."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chat.errors import ChatError
+from chat.ids import anonymous_user, new_id
+from chat.ports import Leaf, Matching, NewRun, Under
+from chat.sessions import NewSession, Turn
+from handlers.answers import answer, claim_of
+from handlers.bodies import ChatBody, MessagesBody, body_of, query_of
+from handlers.context import engine_of, service_of
+from handlers.streams import try_again
+
+
+async def post_chat(request: Request) -> Response:
+    return await _chat(request, await body_of(request, ChatBody), attach_same=False)
+
+
+async def get_chat(request: Request) -> Response:
+    """For EventSource, which can only GET, repeats its URL, and gives up for good on any status but 200.
+
+    HEAD comes with every GET route and starts nothing.
+    """
+    if engine_of(request).draining or request.method == "HEAD":
+        return try_again()
+    return await _chat(request, query_of(request, ChatBody), attach_same=True)
+
+
+async def post_messages(request: Request) -> Response:
+    """The client brings the whole conversation as it sees it; a single message continues the stored one."""
+    body = await body_of(request, MessagesBody)
+    turns = [Turn(turn.role, turn.content) for turn in body.messages if turn.role != "system"]
+    if not turns or turns[-1].role != "user" or not turns[-1].content:
+        raise ChatError("invalid_request", "messages: the last one has to be the user's.")
+    meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id]
+    new = NewRun(
+        id=new_id("run"),
+        session=_session(body.session_id, body.user_id),
+        user_id=body.user_id,
+        turns=within_limit(request, turns),
+        model=engine_of(request).model.name,
+        place=Leaf() if len(turns) == 1 else Matching(),
+        instructions="\n\n".join(turn.content for turn in body.messages if turn.role == "system") or None,
+        on_busy=body.on_busy,
+        claim=claim_of(request, body.request_id, *meaning),
+    )
+    return await answer(request, new, body)
+
+
+async def _chat(request: Request, body: ChatBody, *, attach_same: bool) -> Response:
+    branches = "parent_id" in body.model_fields_set
+    new = NewRun(
+        id=new_id("run"),
+        session=_session(body.session_id, body.user_id),
+        user_id=body.user_id,
+        turns=within_limit(request, [Turn("user", body.message)]),
+        model=engine_of(request).model.name,
+        place=Under(body.parent_id) if branches else Leaf(),
+        on_busy=body.on_busy,
+        claim=claim_of(request, body.request_id, body.message, body.session_id, body.user_id, branches, body.parent_id),
+        attach_same=attach_same,
+    )
+    return await answer(request, new, body)
+
+
+def within_limit(request: Request, turns: list[Turn]) -> list[Turn]:
+    """The turns, if none is too long.
+
+    Raises:
+        ChatError: ``invalid_request``.
+    """
+    limit = service_of(request).message_limit
+    if any(len(turn.content) > limit for turn in turns):
+        raise ChatError("invalid_request", f"A message may have {limit:,} characters at most.")
+    return turns
+
+
+def _session(session_id: str | None, user_id: str | None) -> NewSession:
+    return NewSession(session_id or new_id("ses"), user_id or anonymous_user())

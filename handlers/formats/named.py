@@ -1,0 +1,28 @@
+"""The richer contract, ``format=events``: every event by its name, with JSON data."""
+
+from collections.abc import Sequence
+
+from chat.events import Event, name_of, payload_of
+from chat.runs import Run
+from handlers.formats.frames import json_frame
+from handlers.views import StartedView
+
+
+class NamedEvents:
+    """``run.started`` stands at position 0 and on every reconnect at the cursor; it is in no log."""
+
+    def opening(self, run: Run, after: int) -> bytes:
+        started: StartedView = {
+            "run_id": run.id,
+            "session_id": run.session_id,
+            "message_id": run.message_id,
+            "answer_id": run.answer_id,
+            "model": run.model,
+            "status": run.status,
+        }
+        return json_frame(run.id, after, "run.started", started)
+
+    def encode(self, run_id: str, first_seq: int, events: Sequence[Event]) -> bytes:
+        return b"".join(
+            [json_frame(run_id, seq, name_of(event), payload_of(event)) for seq, event in enumerate(events, first_seq)]
+        )

@@ -1,0 +1,48 @@
+"""The plain contract: the answer's text as data lines, for ``curl -N``, EventSource and line readers."""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from chat.events import (
+    Event,
+    ReasoningDelta,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    Seam,
+    TextDelta,
+    name_of,
+    payload_of,
+)
+from chat.runs import Run
+from handlers.formats.frames import cursor_only, json_frame, text_frame
+
+
+class PlainText:
+    """``data: <text>`` for every delta; success ends with the data ``done``, or with nothing where that is None.
+
+    What is not text is still a frame with an id and without data: no client sees it, and every cursor counts it.
+    """
+
+    def __init__(self, done: str | None = "[DONE]") -> None:
+        self._done = done
+
+    def opening(self, run: Run, after: int) -> bytes:
+        return cursor_only(run.id, after)
+
+    def encode(self, run_id: str, first_seq: int, events: Sequence[Event]) -> bytes:
+        return b"".join([self._frame(run_id, seq, event) for seq, event in enumerate(events, first_seq)])
+
+    def _frame(self, run_id: str, seq: int, event: Event) -> bytes:
+        match event:
+            case TextDelta(text):
+                return text_frame(run_id, seq, text)
+            case ReasoningDelta() | Seam():
+                return cursor_only(run_id, seq)
+            case RunCompleted():
+                return cursor_only(run_id, seq) if self._done is None else text_frame(run_id, seq, self._done)
+            case RunFailed() | RunCancelled() | RunInterrupted():
+                return json_frame(run_id, seq, name_of(event), payload_of(event))
+            case _:
+                assert_never(event)

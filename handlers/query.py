@@ -1,0 +1,44 @@
+"""One question, one answer: ``/query`` and ``/query/stream``. Each is a session of its own."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chat.errors import ChatError
+from chat.ids import anonymous_user, new_id
+from chat.ports import NewRun
+from chat.runs import Run, RunStatus
+from chat.sessions import NewSession, Turn
+from handlers.answers import answer, claim_of
+from handlers.bodies import QueryBody, Reply, body_of
+from handlers.chat import within_limit
+from handlers.context import engine_of
+from handlers.formats import LINES
+from handlers.views import QueryView
+
+
+async def post_query(request: Request) -> Response:
+    return await answer(request, await _question(request), Reply(stream=False), shape=_model_and_answer)
+
+
+async def post_query_stream(request: Request) -> Response:
+    return await answer(request, await _question(request), Reply(), encoder=LINES)
+
+
+async def _question(request: Request) -> NewRun:
+    body = await body_of(request, QueryBody)
+    return NewRun(
+        id=new_id("run"),
+        session=NewSession(new_id("ses"), anonymous_user()),
+        user_id=None,
+        turns=within_limit(request, [Turn("user", body.prompt)]),
+        model=engine_of(request).model.name,
+        claim=claim_of(request, body.request_id, body.prompt),
+    )
+
+
+def _model_and_answer(run: Run, text: str) -> QueryView:
+    """There is no room here to say that an answer is only a part of one."""
+    if run.status is not RunStatus.COMPLETED:
+        message = "The answer was stopped before it was complete."
+        raise ChatError("run_stopped", message, details={"run_id": run.id, "answer": text})
+    return {"model": run.model, "answer": text}

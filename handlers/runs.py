@@ -1,0 +1,46 @@
+"""Runs: look at one, follow it, stop it, answer once more."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from chat.errors import ChatError
+from chat.ids import new_id
+from chat.ports import NewRetry
+from handlers.answers import answer, claim_of
+from handlers.bodies import FollowQuery, RetryBody, body_of, query_of
+from handlers.context import engine_of
+from handlers.formats import FORMATS
+from handlers.streams import cursor_of, follow
+from handlers.views import run_view
+
+
+async def get_run(request: Request) -> Response:
+    return JSONResponse(run_view(await engine_of(request).run(request.path_params["run_id"])))
+
+
+async def follow_run(request: Request) -> Response:
+    run_id, query = request.path_params["run_id"], query_of(request, FollowQuery)
+    after = query.after
+    if after is not None and after.isascii() and after.isdigit():
+        after = f"{run_id}.{after}"
+    cursor = cursor_of(request, after)
+    if cursor is not None and cursor.run_id != run_id:
+        raise ChatError("cursor_mismatch", "The event id belongs to another run.")
+    return await follow(request, run_id, cursor.seq if cursor else 0, FORMATS[query.format])
+
+
+async def cancel_run(request: Request) -> Response:
+    run = await engine_of(request).cancel(request.path_params["run_id"], "requested")
+    return JSONResponse(run_view(run))
+
+
+async def retry_run(request: Request) -> Response:
+    body = await body_of(request, RetryBody)
+    new = NewRetry(
+        id=new_id("run"),
+        run_id=request.path_params["run_id"],
+        model=engine_of(request).model.name,
+        on_busy=body.on_busy,
+        claim=claim_of(request, body.request_id),
+    )
+    return await answer(request, new, body)

@@ -1,0 +1,217 @@
+"""The JSON that clients get to see of the domain's values. The API's description is made from these types."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NotRequired, TypeAlias
+
+from pydantic import Field
+from typing_extensions import TypedDict  # typing's own cannot be described before Python 3.12
+
+from chat.events import RunCompleted, RunFailed, Usage, name_of
+from chat.runs import Run, RunStatus
+from chat.sessions import Message, Role, Session
+
+Timestamp: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class HealthView(TypedDict):
+    status: Literal["healthy"]
+    service: str
+    version: str
+
+
+class ReadyView(TypedDict):
+    status: Literal["ready"]
+
+
+class ServiceView(TypedDict):
+    status: Literal["ok"]
+    service: str
+    version: str
+    endpoints: Annotated[dict[str, list[str]], Field(description="The paths, and the methods that each takes.")]
+
+
+class UsageView(TypedDict):
+    """Tokens in and out; ``source`` says whether the model's server counted them or they are estimated."""
+
+    input_tokens: int
+    output_tokens: int
+    source: Literal["reported", "estimated"]
+
+
+class FailureView(TypedDict):
+    """Why a run failed. ``retryable``: asking again can help."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class RunView(TypedDict):
+    """One durable generation of an answer."""
+
+    run_id: str
+    session_id: str
+    user_id: str
+    message_id: Annotated[str, Field(description="The message that is answered.")]
+    answer_id: Annotated[str, Field(description="The message that the answer becomes; stored when the run has ended.")]
+    status: RunStatus
+    model: str
+    events_url: Annotated[str, Field(description="Where the run is followed.")]
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    finish_reason: Annotated[str | None, Field(description="Why the model stopped, in its own word, such as stop.")]
+    usage: UsageView | None
+    error: FailureView | None
+    last_event: Annotated[str | None, Field(description="The event that ended the run; null while it is active.")]
+
+
+class StartedView(TypedDict):
+    """Which run a stream is about, and how it stood when the stream began."""
+
+    run_id: str
+    session_id: str
+    message_id: str
+    answer_id: str
+    model: str
+    status: RunStatus
+
+
+class AnswerView(RunView):
+    """A run that has ended, and what it answered."""
+
+    answer: str
+
+
+class QueryView(TypedDict):
+    model: str
+    answer: str
+
+
+class SessionView(TypedDict):
+    """One conversation: a tree of messages with one branch that is spoken to."""
+
+    session_id: str
+    user_id: str
+    title: str | None
+    metadata: dict[str, object]
+    message_count: int
+    leaf_id: Annotated[str | None, Field(description="The last message of the branch that the next message continues.")]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class SessionWithRunView(SessionView):
+    active_run: Annotated[RunView | None, Field(description="The run that is answering, or the first that waits.")]
+
+
+class SessionsView(TypedDict):
+    """Latest activity first."""
+
+    sessions: list[SessionView]
+    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
+
+
+class FieldView(TypedDict):
+    """What is wrong with one member or parameter; ``field`` is empty where it is the whole."""
+
+    field: str
+    message: str
+
+
+class ProblemView(TypedDict):
+    """RFC 9457. ``detail`` is written for people; ``code`` is what programs go by."""
+
+    type: Literal["about:blank"]
+    title: Annotated[str, Field(description="The status in words.")]
+    status: int
+    detail: str
+    code: str
+    request_id: Annotated[str, Field(description="The request's id in the service's log.")]
+    run_id: NotRequired[Annotated[str, Field(description="The run that is in the way, or that failed.")]]
+    retryable: NotRequired[Annotated[bool, Field(description="Of a failed run: asking again can help.")]]
+    answer: NotRequired[Annotated[str, Field(description="Of a failed run: what it said before.")]]
+    errors: NotRequired[list[FieldView]]
+
+
+class MessageView(TypedDict):
+    message_id: str
+    parent_id: Annotated[str | None, Field(description="The message that this one follows; null at the root.")]
+    role: Role
+    content: str
+    status: Annotated[str, Field(description="completed, or how the run of a partial answer ended.")]
+    run_id: Annotated[str | None, Field(description="The run that made an answer.")]
+    created_at: Timestamp
+
+
+class MessagesView(TypedDict):
+    """Oldest first. All branches: ``leaf_id`` and the parents lead along the one that is spoken to."""
+
+    session_id: str
+    leaf_id: str | None
+    messages: list[MessageView]
+    next: Annotated[str | None, Field(description="The older page's ?before=; null when there is none.")]
+
+
+def timestamp(milliseconds: int) -> Timestamp:
+    """RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def events_url(run_id: str) -> str:
+    return f"/runs/{run_id}/events"
+
+
+def run_view(run: Run) -> RunView:
+    ending = run.terminal
+    return {
+        "run_id": run.id,
+        "session_id": run.session_id,
+        "user_id": run.user_id,
+        "message_id": run.message_id,
+        "answer_id": run.answer_id,
+        "status": run.status,
+        "model": run.model,
+        "events_url": events_url(run.id),
+        "created_at": timestamp(run.created_at),
+        "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
+        "finish_reason": ending.finish_reason if isinstance(ending, RunCompleted) else None,
+        "usage": _usage_view(ending.usage) if isinstance(ending, RunCompleted) else None,
+        "error": _failure_view(ending) if isinstance(ending, RunFailed) else None,
+        "last_event": None if ending is None else name_of(ending),
+    }
+
+
+def _usage_view(usage: Usage | None) -> UsageView | None:
+    if usage is None:
+        return None
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "source": usage.source}
+
+
+def _failure_view(failure: RunFailed) -> FailureView:
+    return {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+
+
+def session_view(session: Session) -> SessionView:
+    return {
+        "session_id": session.id,
+        "user_id": session.user_id,
+        "title": session.title,
+        "metadata": dict(session.metadata),
+        "message_count": session.message_count,
+        "leaf_id": session.leaf_id,
+        "created_at": timestamp(session.created_at),
+        "updated_at": timestamp(session.updated_at),
+    }
+
+
+def message_view(message: Message) -> MessageView:
+    return {
+        "message_id": message.id,
+        "parent_id": message.parent_id,
+        "role": message.role,
+        "content": message.content,
+        "status": message.status,
+        "run_id": message.run_id,
+        "created_at": timestamp(message.created_at),
+    }
