@@ -1,0 +1,54 @@
+"""The parameters and headers that many operations share."""
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+
+from handlers.bodies import Id, Key
+from handlers.openapi.schemas import Json
+
+_STRING: Json = {"type": "string"}
+_ID: Json = TypeAdapter(Id).json_schema()
+_KEY: Json = TypeAdapter(Key).json_schema()
+
+# Without examples: Swagger UI would send them along.
+_REQUEST = {
+    "Idempotency-Key": (
+        "The same request with the same key attaches to the run that exists. Goes before `request_id`.",
+        _KEY,
+    ),
+    "Last-Event-ID": (
+        "The last event that the client has seen: attaches to its run, and the stream goes on right behind it.",
+        _STRING,
+    ),
+    "Prefer": ("`respond-async`: do not stream, answer 202 as soon as the message is stored.", _STRING),
+}
+_PATH = {"run_id": "The run.", "session_id": "The session."}
+_RESPONSE = {
+    "X-Request-Id": ("The request's id in the service's log: the one it came with, or a new one.", _ID),
+    "X-Run-Id": ("The run that answers.", _STRING),
+    "X-Session-Id": ("The session that it belongs to.", _STRING),
+    "X-User-Id": ("Whose session that is.", _STRING),
+    "Location": ("Where what was made, or is meant, is found.", _STRING | {"format": "uri-reference"}),
+    "Idempotency-Replayed": ("There when the request attached to a run that existed.", _STRING | {"const": "true"}),
+    "Preference-Applied": ("What was followed of `Prefer`.", _STRING | {"const": "respond-async"}),
+    "Retry-After": ("Seconds to wait, where they are known.", {"type": "integer", "minimum": 1}),
+}
+
+
+def parameters() -> Mapping[str, Json]:
+    """Request headers and path parameters, by name."""
+    in_headers = {
+        name: {"name": name, "in": "header", "description": description, "schema": schema}
+        for name, (description, schema) in _REQUEST.items()
+    }
+    in_path = {
+        name: {"name": name, "in": "path", "required": True, "description": description, "schema": _STRING}
+        for name, description in _PATH.items()
+    }
+    return in_headers | in_path
+
+
+def headers() -> Mapping[str, Json]:
+    """Response headers, by name."""
+    return {name: {"description": description, "schema": schema} for name, (description, schema) in _RESPONSE.items()}

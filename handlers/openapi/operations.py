@@ -1,0 +1,289 @@
+"""What every route is for, takes, answers and refuses. Types and codes only: how they look is said elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from handlers.bodies import (
+    Body,
+    ChatBody,
+    FollowQuery,
+    HistoryQuery,
+    ListQuery,
+    MessagesBody,
+    QueryBody,
+    RetryBody,
+    SessionBody,
+    SessionChanges,
+)
+from handlers.errors import STATUS
+from handlers.views import (
+    AnswerView,
+    HealthView,
+    MessagesView,
+    QueryView,
+    ReadyView,
+    RunView,
+    ServiceView,
+    SessionsView,
+    SessionView,
+    SessionWithRunView,
+)
+
+STORE = ("store_unavailable", "store_corrupt")
+BODY = ("body_too_large", "unsupported_media_type", "invalid_json", "invalid_request")
+START = ("draining", "idempotency_conflict", "not_found", "invalid_cursor", "cursor_mismatch", *STORE)
+FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STORE)
+MODEL = (*(code for code in STATUS if code.startswith("upstream_")), "answer_too_long")
+"""A stream says these in its ``run.failed``; only an answer that is waited for becomes a status."""
+
+RUN = ("X-Session-Id", "X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response that is no error. ``streams`` are names of example streams, ``headers`` of response headers."""
+
+    description: str
+    view: type | None = None
+    streams: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """``headers`` are names of request headers; ``raises`` are codes, ``internal`` goes without saying."""
+
+    tag: str
+    summary: str
+    description: str = ""
+    query: type[Body] | None = None
+    body: type[Body] | None = None
+    headers: tuple[str, ...] = ()
+    answers: Mapping[int, Answer]
+    raises: tuple[str, ...] = ()
+
+
+_STREAMED = Answer(
+    description="The answer: as it is written, or whole with `stream` false.",
+    view=AnswerView,
+    streams=("text", "events", "failed", "later"),
+    headers=RUN,
+)
+_FOLLOWED = Answer(
+    description="What the run's log has behind the cursor, then what follows, up to its end.",
+    streams=("text", "events", "failed", "later"),
+    headers=RUN,
+)
+_ACCEPTED = Answer(
+    description="With `Prefer: respond-async`: the message is stored, the run goes on, and `events_url` follows it.",
+    view=RunView,
+    headers=(*RUN, "Preference-Applied"),
+)
+_SEEN = Answer(description="The cursor is the run's last event: there is nothing more. EventSource stops.")
+_ANSWERS = {200: _STREAMED, 202: _ACCEPTED, 204: _SEEN}
+_ASKING = ("Idempotency-Key", "Last-Event-ID", "Prefer")
+
+_ASK = (*START, *FOLLOW, "run_in_progress", *MODEL)
+
+_SERVICE = {
+    "GET /": Operation(
+        tag="Service",
+        summary="What this is",
+        description="A browser, which accepts `text/html`, is sent to the playground.",
+        answers={
+            200: Answer(description="The service and its paths.", view=ServiceView),
+            303: Answer(description="A browser's way to the playground.", headers=("Location",)),
+        },
+    ),
+    "GET /health": Operation(
+        tag="Service",
+        summary="The process lives",
+        description="Says nothing about the database: a restart would not cure that.",
+        answers={200: Answer(description="It does.", view=HealthView)},
+    ),
+    "GET /chat/health": Operation(
+        tag="Service",
+        summary="The process lives",
+        description="The same as `/health`.",
+        answers={200: Answer(description="It does.", view=HealthView)},
+    ),
+    "GET /ready": Operation(
+        tag="Service",
+        summary="Work may be sent here",
+        description="The database answers, and the process is not shutting down.",
+        answers={200: Answer(description="It may.", view=ReadyView)},
+        raises=("draining", *STORE),
+    ),
+    "GET /openapi.json": Operation(
+        tag="Service",
+        summary="This description",
+        answers={200: Answer(description="OpenAPI 3.1.", view=dict)},
+    ),
+}
+
+_CHAT = {
+    "POST /chat": Operation(
+        tag="Chat",
+        summary="Say something",
+        description="Stores the message, starts the run that answers it and streams the answer. "
+        "The response's headers come when the message is stored. The run goes on when the client goes away, "
+        "unless `on_disconnect` is `cancel`.",
+        body=ChatBody,
+        headers=_ASKING,
+        answers=_ANSWERS,
+        raises=(*BODY, *_ASK),
+    ),
+    "GET /chat": Operation(
+        tag="Chat",
+        summary="Say something, with EventSource",
+        description="The same as `POST /chat`, for clients that can only GET and repeat their URL: the message of "
+        "the session's active run, said again, attaches to that run. While the process shuts down, the answer is a "
+        "stream that only says when to come back.",
+        query=ChatBody,
+        headers=_ASKING,
+        answers=_ANSWERS,
+        raises=("invalid_request", *_ASK),
+    ),
+    "POST /api/chat": Operation(
+        tag="Chat",
+        summary="Answer a conversation",
+        description="The client brings the conversation as it sees it. It is followed as far as it agrees with the "
+        "stored one, and branches there: an edit. A single message continues the stored conversation. `system` "
+        "messages go to the model and are not kept in the history. Members may be written in snake_case too.",
+        body=MessagesBody,
+        headers=_ASKING,
+        answers=_ANSWERS,
+        raises=(*BODY, *_ASK),
+    ),
+    "POST /query": Operation(
+        tag="Chat",
+        summary="Ask one question",
+        description="Each question is a session of its own.",
+        body=QueryBody,
+        headers=_ASKING,
+        answers={
+            200: Answer(description="The whole answer.", view=QueryView, headers=RUN),
+            202: _ACCEPTED,
+        },
+        raises=(*BODY, "run_stopped", *START, *MODEL),
+    ),
+    "POST /query/stream": Operation(
+        tag="Chat",
+        summary="Ask one question, and see the answer being written",
+        description="The stream ends without `[DONE]`: its clients print every line.",
+        body=QueryBody,
+        headers=_ASKING,
+        answers={
+            200: Answer(description="The answer as it is written.", streams=("lines", "failed", "later"), headers=RUN),
+            202: _ACCEPTED,
+            204: _SEEN,
+        },
+        raises=(*BODY, *START, *FOLLOW),
+    ),
+}
+
+_RUNS = {
+    "GET /runs/{run_id}": Operation(
+        tag="Runs",
+        summary="Look at a run",
+        answers={200: Answer(description="The run.", view=RunView)},
+        raises=("not_found", *STORE),
+    ),
+    "GET /runs/{run_id}/events": Operation(
+        tag="Runs",
+        summary="Follow a run",
+        description="From the start, or behind `Last-Event-ID` or `after`. As many clients as like may follow.",
+        query=FollowQuery,
+        headers=("Last-Event-ID",),
+        answers={200: _FOLLOWED, 204: _SEEN},
+        raises=("invalid_request", "cursor_mismatch", *FOLLOW),
+    ),
+    "POST /runs/{run_id}/cancel": Operation(
+        tag="Runs",
+        summary="Stop a run",
+        description="Closes the connection to the model and keeps what was written. A run that has ended stays as it "
+        "is. Waits for the end, but not for ever: where `status` is still `running`, ask again.",
+        answers={200: Answer(description="The run as it is then.", view=RunView)},
+        raises=("not_found", *STORE),
+    ),
+    "POST /runs/{run_id}/retry": Operation(
+        tag="Runs",
+        summary="Answer once more",
+        description="Another answer to the message that this run answered: a sibling in the tree, and the branch "
+        "that is spoken to from now on.",
+        body=RetryBody,
+        headers=_ASKING,
+        answers=_ANSWERS,
+        raises=(*BODY, *_ASK),
+    ),
+}
+
+_CREATED = Answer(description="The new session.", view=SessionView, headers=("Location",))
+
+_SESSIONS = {
+    "GET /sessions": Operation(
+        tag="Sessions",
+        summary="List sessions",
+        description="Latest activity first.",
+        query=ListQuery,
+        answers={200: Answer(description="A page of them.", view=SessionsView)},
+        raises=("invalid_request", *STORE),
+    ),
+    "POST /sessions": Operation(
+        tag="Sessions",
+        summary="Create a session",
+        description="Not needed before the first message: `POST /chat` creates the session that it names.",
+        body=SessionBody,
+        answers={201: _CREATED},
+        raises=(*BODY, "session_exists", *STORE),
+    ),
+    "POST /sessions/create": Operation(
+        tag="Sessions",
+        summary="Create a session",
+        description="The same as `POST /sessions`.",
+        body=SessionBody,
+        answers={201: _CREATED},
+        raises=(*BODY, "session_exists", *STORE),
+    ),
+    "GET /sessions/{session_id}": Operation(
+        tag="Sessions",
+        summary="Look at a session",
+        answers={200: Answer(description="The session, and what it is answering.", view=SessionWithRunView)},
+        raises=("not_found", *STORE),
+    ),
+    "PATCH /sessions/{session_id}": Operation(
+        tag="Sessions",
+        summary="Change a session's title or metadata",
+        body=SessionChanges,
+        answers={200: Answer(description="The session as it is now.", view=SessionView)},
+        raises=(*BODY, "not_found", *STORE),
+    ),
+    "DELETE /sessions/{session_id}": Operation(
+        tag="Sessions",
+        summary="Delete a session",
+        description="With its messages, runs and events; an active run is cancelled first.",
+        answers={204: Answer(description="It is gone.")},
+        raises=("not_found", *STORE),
+    ),
+    "GET /sessions/{session_id}/messages": Operation(
+        tag="Sessions",
+        summary="Read the messages",
+        description="The latest ones, oldest first. `parent_id` makes them a tree.",
+        query=HistoryQuery,
+        answers={200: Answer(description="A page of them.", view=MessagesView)},
+        raises=("invalid_request", "not_found", *STORE),
+    ),
+    "GET /sessions/{session_id}/events": Operation(
+        tag="Sessions",
+        summary="Follow a session",
+        description="The run that the client was following, if `Last-Event-ID` or `after`, here always a whole event "
+        "id, is of this session and not its run's last event; else the active one.",
+        query=FollowQuery,
+        headers=("Last-Event-ID",),
+        answers={200: _FOLLOWED, 204: Answer(description="Nothing is being written. EventSource stops.")},
+        raises=("invalid_request", *FOLLOW),
+    ),
+}
+
+OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS
+"""By method and path, as the URL table has them."""

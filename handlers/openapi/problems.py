@@ -1,0 +1,84 @@
+"""The errors: what each code means, and the responses of an operation that raises some of them."""
+
+from collections.abc import Iterable, Mapping
+
+from handlers.errors import STATUS, TITLES
+from handlers.openapi.schemas import Json, ref
+from handlers.views import ProblemView
+
+MEANING: Mapping[str, str] = {
+    "invalid_json": "The body is not valid JSON in UTF-8.",
+    "invalid_cursor": "The event id is not one that this service has sent.",
+    "invalid_request": "A member or parameter is missing or wrong; `errors` names it.",
+    "not_found": "There is nothing at this address, no such run or no such session, or it is another user's.",
+    "method_not_allowed": "The address does not take this method; `Allow` says which it takes.",
+    "cursor_ahead": "The run has no such event; read the session's messages again.",
+    "cursor_mismatch": "The event id belongs to another run, or to the answer to another message.",
+    "run_in_progress": "The session is still answering; `run_id` names the run. See `on_busy`.",
+    "run_stopped": "The answer was stopped before it was complete; `answer` has what there is.",
+    "session_exists": "There is a session with this id already.",
+    "cursor_expired": "The events behind this id are gone; read the message instead.",
+    "body_too_large": "The body is over the service's limit.",
+    "unsupported_media_type": "The body was not sent as `application/json`.",
+    "idempotency_conflict": "This idempotency key was used with another request.",
+    "internal": "A mistake of the service; the log has it under the `request_id`.",
+    "answer_too_long": "The answer grew over the service's limit and was cut.",
+    "upstream_auth": "The model's server does not accept the service's credentials.",
+    "upstream_error": "The model reported an error.",
+    "upstream_incomplete": "The model's answer broke off before it was complete.",
+    "upstream_invalid": "The model's server sent what is not an answer.",
+    "upstream_rejected": "The model's server refused the request.",
+    "upstream_unavailable": "The model is not available at the moment.",
+    "upstream_unreachable": "The model's server cannot be reached.",
+    "draining": "This process is shutting down; ask again in a moment, after `Retry-After` seconds.",
+    "store_corrupt": "The conversation store is damaged and needs its operator.",
+    "store_unavailable": "The conversation store is not available right now.",
+    "upstream_rate_limited": "The model is busy.",
+    "upstream_timeout": "The model did not answer in time.",
+}
+
+
+def table() -> str:
+    """All codes, as Markdown."""
+    rows = [f"| `{code}` | {STATUS[code]} | {meaning} |" for code, meaning in MEANING.items()]
+    return "\n".join(["| code | status | meaning |", "|---|---|---|", *rows])
+
+
+def responses_of(raises: Iterable[str]) -> dict[str, Json]:
+    """The error responses by status, each with the codes that it can have."""
+    codes: dict[int, list[str]] = {}
+    for code in sorted({*raises, "internal"}, key=list(STATUS).index):
+        codes.setdefault(STATUS[code], []).append(code)
+    return {str(status): _response(status, codes[status]) for status in sorted(codes)}
+
+
+def examples() -> dict[str, Json]:
+    """An error of each code, by code."""
+    return {code: {"value": _example(code)} for code in MEANING}
+
+
+def _response(status: int, codes: list[str]) -> Json:
+    members = {"status": {"const": status}, "code": {"enum": codes}}
+    return {
+        "description": "\n".join([f"{TITLES[status]}\n", *[f"- `{code}`: {MEANING[code]}" for code in codes]]),
+        "headers": {
+            name: ref("headers", name) for name in ("X-Request-Id", *(["Retry-After"] if status == 503 else []))
+        },
+        "content": {
+            "application/problem+json": {
+                "schema": {"allOf": [ref("schemas", ProblemView.__name__), {"properties": members}]},
+                "examples": {code: ref("examples", code) for code in codes},
+            }
+        },
+    }
+
+
+def _example(code: str) -> ProblemView:
+    return {
+        "type": "about:blank",
+        "title": TITLES[STATUS[code]],
+        "status": STATUS[code],
+        "detail": MEANING[code].replace("`", ""),
+        "code": code,
+        "request_id": "req_01kaj4z8c0d3e5f7g9h1j2k4m6",
+    }

@@ -1,0 +1,140 @@
+"""Examples. What looks like an answer was made by the code that makes the answers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from chat.events import (
+    Event,
+    ReasoningDelta,
+    RunCancelled,
+    RunFailed,
+    RunInterrupted,
+    Seam,
+    TextDelta,
+    Usage,
+    completed,
+)
+from chat.runs import Run, RunStatus
+from chat.sessions import Message, Session
+from handlers.bodies import ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
+from handlers.formats import FORMATS, LINES, Encoder
+from handlers.formats.frames import notice, retry
+from handlers.views import (
+    AnswerView,
+    HealthView,
+    MessagesView,
+    QueryView,
+    ReadyView,
+    RunView,
+    ServiceView,
+    SessionsView,
+    SessionView,
+    SessionWithRunView,
+    message_view,
+    run_view,
+    session_view,
+)
+
+_BEGAN, _ENDED = 1_795_255_200_000, 1_795_255_200_412
+_SAID = [TextDelta("Hello "), TextDelta("there!")]
+_TEXT = "".join([delta.text for delta in _SAID])
+_COMPLETED = completed(_TEXT, "stop", Usage(input_tokens=9, output_tokens=3))
+_FAILURE = RunFailed("upstream_timeout", "The model did not answer in time.", retryable=True)
+
+RUN = Run(
+    id="run_01kaj4z8c0v3m5q7s9w1y2a4c6",
+    session_id="demo",
+    user_id="alice",
+    message_id="msg_01kaj4z8c0b2d4f6h8j0k2m4n6",
+    answer_id="msg_01kaj4z8c0p1q3r5s7t9v2w4x6",
+    status=RunStatus.RUNNING,
+    model="gpt-4o-mini",
+    owner=1,
+    epoch=1,
+    last_seq=0,
+    created_at=_BEGAN,
+)
+_OVER = replace(
+    RUN,
+    status=RunStatus.COMPLETED,
+    last_seq=3,
+    finished_at=_ENDED,
+    terminal=_COMPLETED,
+)
+_SESSION = Session(
+    id=RUN.session_id,
+    user_id=RUN.user_id,
+    title="A greeting",
+    metadata={"channel": "web"},
+    leaf_id=RUN.answer_id,
+    message_count=2,
+    created_at=_BEGAN,
+    updated_at=_ENDED,
+    touched=1,
+)
+_QUESTION = Message(RUN.message_id, RUN.session_id, None, "user", "Say hello", "completed", None, _BEGAN)
+_ANSWER = Message(RUN.answer_id, RUN.session_id, RUN.message_id, "assistant", _TEXT, "completed", RUN.id, _ENDED)
+_SERVICE = {"service": "parley", "version": "0.1.0"}
+
+EVENTS: tuple[Event, ...] = (
+    _SAID[0],
+    ReasoningDelta("A greeting is wanted."),
+    Seam(2),
+    _COMPLETED,
+    _FAILURE,
+    RunCancelled("requested"),
+    RunInterrupted("process_died"),
+)
+"""One of each kind."""
+
+EXAMPLES: Mapping[type, object] = {
+    ChatBody: {"message": "Say hello", "session_id": "demo"},
+    MessagesBody: {"messages": [{"role": "user", "content": "Say hello"}], "sessionId": "demo"},
+    QueryBody: {"prompt": "Say hello"},
+    RetryBody: {"format": "events"},
+    SessionBody: {"user_id": "alice", "title": "A greeting", "metadata": {"channel": "web"}},
+    SessionChanges: {"title": "A warm greeting"},
+    HealthView: {"status": "healthy", **_SERVICE},
+    ReadyView: {"status": "ready"},
+    ServiceView: {"status": "ok", **_SERVICE, "endpoints": {"/chat": ["GET", "POST"]}},
+    RunView: run_view(RUN),
+    AnswerView: {**run_view(_OVER), "answer": _TEXT},
+    QueryView: {"model": RUN.model, "answer": _TEXT},
+    SessionView: session_view(_SESSION),
+    SessionWithRunView: {**session_view(_SESSION), "active_run": None},
+    SessionsView: {"sessions": [session_view(_SESSION)], "next": None},
+    MessagesView: {
+        "session_id": RUN.session_id,
+        "leaf_id": _SESSION.leaf_id,
+        "messages": [message_view(_QUESTION), message_view(_ANSWER)],
+        "next": None,
+    },
+}
+"""By the type that describes them."""
+
+
+class Stream(NamedTuple):
+    summary: str
+    frames: str
+
+
+def _stream(summary: str, encoder: Encoder, *events: Event, rest: bytes = b"") -> Stream:
+    return Stream(summary, (encoder.opening(RUN, 0) + encoder.encode(RUN.id, 1, events) + rest).decode())
+
+
+_TROUBLE = {"code": "store_unavailable", "message": "The conversation store is not available right now."}
+
+STREAMS: Mapping[str, Stream] = {
+    "text": _stream("format=text", FORMATS["text"], *_SAID, _COMPLETED),
+    "events": _stream("format=events", FORMATS["events"], *_SAID, _COMPLETED),
+    "lines": _stream("Text without an end mark", LINES, *_SAID, _COMPLETED),
+    "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
+    "later": _stream(
+        "Come back with the same cursor",
+        FORMATS["text"],
+        _SAID[0],
+        rest=notice("stream.error", _TROUBLE | {"retryable": True}) + retry(1_740),
+    ),
+}
+"""By the names that the operations use."""
