@@ -1,0 +1,203 @@
+"""The API's description held against a running service, and its page in a real browser."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.described import Description
+from tests.live.browser import Watched, chromium
+from tests.live.conftest import Serve
+from tests.live.service import Service, free_port
+
+LONG = " ".join(f"word{number}" for number in range(400))
+
+
+class Caller:
+    """Asks, and holds every response against the description."""
+
+    def __init__(self, service: Service, description: Description) -> None:
+        self.description = description
+        self._client = service.client
+
+    async def __call__(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        response = await self._client.request(method, path, **arguments)
+        self.description.check_response(response)
+        return response
+
+    async def refused(self, code: str, method: str, path: str, **arguments: Any) -> httpx.Response:
+        response = await self(method, path, **arguments)
+        assert response.json()["code"] == code, response.text
+        return response
+
+
+async def caller(service: Service) -> Caller:
+    return Caller(service, Description((await service.client.get("/openapi.json")).json()))
+
+
+# --- what the service answers is what the description says --------------------------------------------------------
+
+
+async def test_answers_of_every_operation_are_as_described(service: Service) -> None:
+    call = await caller(service)
+    for path in ("/", "/health", "/chat/health", "/ready", "/openapi.json"):
+        await call("GET", path)
+    assert (await call("GET", "/", headers={"Accept": "text/html"})).status_code == 303
+
+    await call("POST", "/sessions", json={"session_id": "one", "user_id": "ann", "metadata": {"a": [1, None]}})
+    await call("POST", "/sessions/create")
+    first = (await call("GET", "/sessions", params={"limit": 1})).json()
+    assert (await call("GET", "/sessions", params={"after": first["next"]})).json()["next"] is None
+    await call("PATCH", "/sessions/one", json={"title": "First"})
+
+    stream = await call("POST", "/chat", json={"message": "Hi there", "session_id": "one"})
+    run_id = stream.headers["x-run-id"]
+    end = {"Last-Event-ID": f"{run_id}.3"}
+    assert (await call("POST", "/chat", json={"message": "Hi there"}, headers=end)).status_code == 204
+    await call("POST", "/chat", json={"message": "Hi", "format": "events"})
+    await call("POST", "/chat", json={"message": "Hi", "stream": False})
+    await call("POST", "/chat", json={"message": "Hi"}, headers={"Prefer": "respond-async"})
+    again = {"json": {"message": "Hi"}, "headers": {"Idempotency-Key": "key"}}
+    await call("POST", "/chat", **again)
+    assert (await call("POST", "/chat", **again)).headers["idempotency-replayed"] == "true"
+    await call("GET", "/chat", params={"message": "Hi", "format": "events"})
+    await call("POST", "/api/chat", json={"messages": [{"role": "user", "content": "Hi"}], "sessionId": "two"})
+    await call("POST", "/query", json={"prompt": "Why?"})
+    await call("POST", "/query/stream", json={"prompt": "Why?"})
+
+    await call("GET", f"/runs/{run_id}")
+    await call("GET", f"/runs/{run_id}/events", params={"after": "1"})
+    assert (await call("GET", f"/runs/{run_id}/events", headers=end)).status_code == 204
+    await call("POST", f"/runs/{run_id}/cancel")
+    await call("POST", f"/runs/{run_id}/retry", json={"stream": False})
+
+    await call("GET", "/sessions/one")
+    await call("GET", "/sessions/one/messages")
+    assert (await call("GET", "/sessions/one/events")).status_code == 204
+    await call("DELETE", "/sessions/one")
+
+    document = call.description.document["paths"]
+    described = {(method.upper(), path) for path, methods in document.items() for method in methods}
+    assert {(method, path) for method, path, status in call.description.seen if status < 400} == described
+
+
+async def test_a_session_that_is_answering_is_as_described(serve: Serve) -> None:
+    call = await caller(await serve(STREAM_DELAY="0.2"))
+    body = {"message": LONG, "session_id": "busy"}
+    run = (await call("POST", "/chat", json=body, headers={"Prefer": "respond-async"})).json()
+    session = (await call("GET", "/sessions/busy")).json()
+    assert session["active_run"]["run_id"] == run["run_id"]
+    refused = await call.refused("run_in_progress", "POST", "/chat", json=body)
+    assert refused.json()["run_id"] == run["run_id"]
+    following = asyncio.create_task(call("GET", "/sessions/busy/events", params={"after": f"{run['run_id']}.0"}))
+    await asyncio.sleep(0)
+    assert (await call("POST", f"/runs/{run['run_id']}/cancel")).json()["status"] == "cancelled"
+    assert "event: run.cancelled" in (await following).text
+
+
+async def test_refusals_are_as_described(serve: Serve) -> None:
+    call = await caller(await serve(MAX_BODY_BYTES="1000"))
+    run_id = (await call("POST", "/chat", json={"message": "Hi", "session_id": "one"})).headers["x-run-id"]
+    said = {"json": {"message": "Ho", "session_id": "one"}}
+    for path in ("/chat", "/api/chat", "/query", "/query/stream", f"/runs/{run_id}/retry", "/sessions"):
+        await call.refused("invalid_json", "POST", path, content="{", headers={"Content-Type": "application/json"})
+        await call.refused("unsupported_media_type", "POST", path, content="message=Hi")
+        await call.refused("body_too_large", "POST", path, json={"message": "x" * 1000})
+    for path in ("/chat", "/api/chat", "/query", "/query/stream"):
+        assert (await call.refused("invalid_request", "POST", path, json={})).json()["errors"]
+    await call.refused("invalid_request", "GET", "/chat")
+    await call.refused("session_exists", "POST", "/sessions", json={"session_id": "one"})
+    await call.refused("invalid_request", "PATCH", "/sessions/one", json={"title": "x" * 201})
+    await call.refused("invalid_request", "GET", "/sessions", params={"after": "x"})
+    await call.refused("invalid_request", "GET", "/sessions/one/messages", params={"before": "x"})
+
+    for cursor, code in (("x", "invalid_cursor"), (f"{run_id}.1", "cursor_mismatch"), ("run_x.1", "not_found")):
+        await call.refused(code, "POST", "/chat", headers={"Last-Event-ID": cursor}, **said)
+    await call.refused("invalid_cursor", "GET", "/sessions/one/events", params={"after": "3"})
+    await call.refused("cursor_mismatch", "GET", f"/runs/{run_id}/events", params={"after": "run_x.1"})
+    await call.refused("cursor_ahead", "GET", f"/runs/{run_id}/events", params={"after": "99"})
+    key = {"Idempotency-Key": "key"}
+    await call("POST", "/chat", json={"message": "Hi"}, headers=key)
+    await call.refused("idempotency_conflict", "POST", "/chat", json={"message": "Ho"}, headers=key)
+
+    for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry")):
+        await call.refused("not_found", method, f"/runs/nobody{path}")
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/messages"), ("GET", "/events")):
+        await call.refused("not_found", method, f"/sessions/nobody{path}")
+
+
+async def test_a_failing_model_is_as_described(serve: Serve) -> None:
+    service = await serve(BASE_URL=f"http://127.0.0.1:{free_port()}/v1", MODEL_NAME="gone", MODEL_RETRIES="0")
+    call = await caller(service)
+    refused = await call.refused("upstream_unreachable", "POST", "/chat", json={"message": "Hi", "stream": False})
+    assert refused.json()["retryable"] is True
+    await call.refused("upstream_unreachable", "POST", "/query", json={"prompt": "Why?"})
+    run = (await call("GET", f"/runs/{refused.json()['run_id']}")).json()
+    assert run["error"]["code"] == "upstream_unreachable"
+    stream = await call("POST", "/query/stream", json={"prompt": "Why?"})
+    assert "event: run.failed" in stream.text
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def page(service: Service) -> AsyncIterator[Page]:
+    """The documentation, opened; at the end it has neither complained nor talked to anyone else."""
+    watched = Watched()
+    async with chromium() as browser:
+        page = await browser.new_page()
+        watched.add(page)
+        await page.goto(f"{service.url}/docs")
+        yield page
+    assert watched.seen == []
+
+
+async def execute(page: Page, operation: str) -> None:
+    block = page.locator(f"#operations-{operation}")
+    await block.click()
+    await block.get_by_role("button", name="Try it out").click()
+    await block.get_by_role("button", name="Execute").click()
+
+
+async def test_page_shows_every_operation(service: Service, page: Page) -> None:
+    document = (await service.client.get("/openapi.json")).json()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    await expect(page.locator(".opblock")).to_have_count(len(operations))
+    for operation in operations[::5]:  # each takes the page a second
+        block = page.locator(f"#operations-{operation['tags'][0]}-{operation['operationId']}")
+        await block.locator(".opblock-summary").click()
+        await expect(block.locator(".responses-table")).to_contain_text("request_id")
+    await expect(page.locator(".info .title")).to_contain_text("parley")
+    await expect(page.locator(".errors-wrapper")).to_have_count(0)
+
+
+async def test_page_asks_the_service(page: Page) -> None:
+    await execute(page, "Service-health")
+    answer = page.locator("#operations-Service-health .live-responses-table")
+    await expect(answer).to_contain_text('"healthy"')
+
+
+async def test_page_shows_a_whole_stream(page: Page) -> None:
+    await execute(page, "Chat-post_chat")
+    answer = page.locator("#operations-Chat-post_chat .live-responses-table")
+    await expect(answer).to_contain_text("[DONE]")
+    await expect(answer).to_contain_text("x-run-id")
+
+
+async def test_files_are_sent_once(service: Service) -> None:
+    first = await service.client.get("/static/swagger-ui-bundle.js")
+    assert len(first.content) > 1_000_000
+    again = await service.client.get("/static/swagger-ui-bundle.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert "content-security-policy" in again.headers
+
+
+async def test_policy_allows_no_other_origin_and_no_foreign_script(service: Service) -> None:
+    policy = (await service.client.get("/docs")).headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; ")
+    assert "http" not in policy
+    assert "unsafe-eval" not in policy

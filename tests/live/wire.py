@@ -1,0 +1,109 @@
+"""Clients and networks that misbehave."""
+
+import asyncio
+import socket
+import struct
+from typing import Self
+
+import httpx
+
+from tests.live.service import PATIENCE, Service
+
+_AT_ONCE = struct.pack("ii", 1, 0)  # linger for no time at all: the kernel answers with RST, not FIN
+
+
+def reset_on_close(response: httpx.Response) -> None:
+    """Let the connection of an open stream end with RST and not with FIN."""
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
+
+def stalled(service: Service, path: str) -> socket.socket:
+    """A connection that has asked for a stream and does not read it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", service.port))
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n".encode())
+    connection.settimeout(0)
+    return connection
+
+
+async def glimpse(service: Service, path: str, last_event_id: str, *, reset: bool) -> str:
+    """Resume a stream, wait for its first record and leave; the record."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: parley\r\nLast-Event-ID: {last_event_id}\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"\r\n")
+            return (await reader.readuntil(b"\n\n")).decode().removesuffix("\n\n")
+    finally:
+        if reset:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        writer.close()
+
+
+async def drained(connection: socket.socket) -> bytes:
+    """All that arrives on the connection until its end; ConnectionResetError if that is a hard one."""
+    loop, received = asyncio.get_running_loop(), bytearray()
+    while data := await loop.sock_recv(connection, 65_536):
+        received += data
+    return bytes(received)
+
+
+class Proxy:
+    """A TCP proxy that cuts its first connections, each after so many SSE records of its own, and leaves the rest."""
+
+    def __init__(self, service: Service, *cuts: int, reset: bool = False) -> None:
+        self.url = ""
+        self.connections = 0
+        self._port = service.port
+        self._cuts = cuts
+        self._reset = reset
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cut = self._cuts[self.connections] if self.connections < len(self._cuts) else None
+        self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer, cut))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: int | None) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        asking = asyncio.create_task(_pass_on(reader, back))
+        try:
+            await _pass_on(there, writer, cut)
+        finally:
+            asking.cancel()
+            if self._reset and cut is not None:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            writer.close()
+            back.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, records: int | None = None) -> None:
+    """Pass bytes on until they end, or until so many SSE records are through."""
+    seen = 0
+    while data := await reader.read(65_536):
+        if records is not None:
+            *whole, _ = data.split(b"\n\n")
+            seen += len(whole)
+            if seen >= records:
+                data = b"".join(record + b"\n\n" for record in whole[: len(whole) - (seen - records)])
+                writer.write(data)
+                await writer.drain()
+                return
+        writer.write(data)
+        await writer.drain()
