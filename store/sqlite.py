@@ -1,9 +1,8 @@
 """The store on one SQLite file, for one machine: :class:`chat.ports.Store`."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import aiosqlite
 
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.ports import Append, Batch, Committed, NewRetry, NewRun, Started, Tail
@@ -46,16 +45,16 @@ class SqliteStore:
     # runs
 
     async def start_run(self, new: NewRun) -> Started:
-        async def work(db: aiosqlite.Connection) -> Started:
-            await self._owners.beat(db)
-            return await sqlite_runs.start_run(db, new, self._owners.id)
+        def work(db: sqlite3.Connection) -> Started:
+            self._owners.beat(db)
+            return sqlite_runs.start_run(db, new, self._owners.id)
 
         return await self._database.write(work, durable=True)
 
     async def retry_run(self, new: NewRetry) -> Started:
-        async def work(db: aiosqlite.Connection) -> Started:
-            await self._owners.beat(db)
-            return await sqlite_runs.retry_run(db, new, self._owners.id)
+        def work(db: sqlite3.Connection) -> Started:
+            self._owners.beat(db)
+            return sqlite_runs.retry_run(db, new, self._owners.id)
 
         return await self._database.write(work, durable=True)
 
@@ -81,10 +80,10 @@ class SqliteStore:
     # ownership
 
     async def claim(self) -> Sequence[Run]:
-        async def work(db: aiosqlite.Connection) -> Sequence[Run]:
-            await self._owners.beat(db)
-            await self._owners.bury(db)
-            return await sqlite_runs.claim(db, self._owners.id)
+        def work(db: sqlite3.Connection) -> Sequence[Run]:
+            self._owners.beat(db)
+            self._owners.bury(db)
+            return sqlite_runs.claim(db, self._owners.id)
 
         try:
             return await self._database.write(work, durable=False)
@@ -96,9 +95,9 @@ class SqliteStore:
         await self._database.write(self._owners.beat, durable=False)
 
     async def adopt(self, run_id: str) -> Run | None:
-        async def work(db: aiosqlite.Connection) -> Run | None:
-            await self._owners.beat(db)
-            return await sqlite_runs.adopt(db, run_id, self._owners.id)
+        def work(db: sqlite3.Connection) -> Run | None:
+            self._owners.beat(db)
+            return sqlite_runs.adopt(db, run_id, self._owners.id)
 
         return await self._database.write(work, durable=False)
 

@@ -1,9 +1,8 @@
 """The runs' logs: appended to a journal while they are live, folded into pages of their own when they end."""
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
-
-import aiosqlite
 
 from chat.errors import ChatError
 from chat.events import Event, TextDelta, dump, load
@@ -28,19 +27,19 @@ FOLD_RUNS = 200
 """Finished logs folded in one transaction, likewise."""
 
 
-async def commit(db: aiosqlite.Connection, batch: Sequence[Append]) -> Committed:
+def commit(db: sqlite3.Connection, batch: Sequence[Append]) -> Committed:
     owners = json.dumps(list({append.run.owner for append in batch}))
-    found = await rows(db, "SELECT id FROM owners WHERE id IN (SELECT value FROM json_each(?))", (owners,))
+    found = rows(db, "SELECT id FROM owners WHERE id IN (SELECT value FROM json_each(?))", (owners,))
     alive = {owner for (owner,) in found}
     lost = {append.run.id for append in batch if append.run.owner not in alive}
     waiting = False
     for append in batch:
         if append.settlement is not None and append.run.id not in lost:
-            if await _settle(db, append, append.settlement):
-                waiting = waiting or await _others_wait(db, append.run.session_id)
+            if _settle(db, append, append.settlement):
+                waiting = waiting or _others_wait(db, append.run.session_id)
             else:
                 lost.add(append.run.id)
-    await db.executemany(  # only now is it known which runs are lost
+    db.executemany(  # only now is it known which runs are lost
         "INSERT INTO journal (run_id, seq, name, body) VALUES (?, ?, ?, ?)",
         [entry for append in batch if append.run.id not in lost for entry in _entries(append)],
     )
@@ -52,10 +51,10 @@ def _entries(append: Append) -> Iterator[tuple[str, int, str, str]]:
         yield append.run.id, seq, *dump(event)
 
 
-async def _settle(db: aiosqlite.Connection, append: Append, end: Settlement) -> bool:
+def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
     """End the run, store the answer, fold the log; False if the run is gone or has ended already."""
     run, now, status = append.run, now_ms(), STATUS_OF[type(end.terminal)]
-    ended = await rows(
+    ended = rows(
         db,
         """UPDATE runs SET status = ?, terminal = ?, last_seq = ?, finished_at = ?
            WHERE id = ? AND owner = ? AND status IN ('queued', 'running') RETURNING id""",
@@ -63,14 +62,14 @@ async def _settle(db: aiosqlite.Connection, append: Append, end: Settlement) -> 
     )
     if not ended:
         return False
-    await rows(
+    rows(
         db,
         """INSERT INTO messages (id, session_id, parent_id, role, content, status, run_id, created_at)
            VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?)""",
         (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now),
     )
-    await db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
-    await rows(
+    db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
+    rows(
         db,
         """UPDATE sessions SET message_count = message_count + 1, updated_at = ?,
                                touched = (SELECT max(touched) + 1 FROM sessions) WHERE id = ?""",
@@ -79,8 +78,8 @@ async def _settle(db: aiosqlite.Connection, append: Append, end: Settlement) -> 
     return True
 
 
-async def _others_wait(db: aiosqlite.Connection, session_id: str) -> bool:
-    return bool(await rows(db, "SELECT 1 FROM runs WHERE session_id = ? AND status = 'queued' LIMIT 1", (session_id,)))
+def _others_wait(db: sqlite3.Connection, session_id: str) -> bool:
+    return bool(rows(db, "SELECT 1 FROM runs WHERE session_id = ? AND status = 'queued' LIMIT 1", (session_id,)))
 
 
 def _pages(run_id: str, log: Sequence[Event]) -> Iterator[tuple[str, int, int, str]]:
@@ -100,13 +99,13 @@ def _unpack(page: str) -> list[Event]:
     return [TextDelta(item) if isinstance(item, str) else load(*item) for item in json.loads(page)]
 
 
-async def read_events(db: aiosqlite.Connection, run_id: str, after: int, limit: int) -> Batch:
-    found = await rows(db, "SELECT folded, finished_at, last_seq, journal_from FROM runs WHERE id = ?", (run_id,))
+def read_events(db: sqlite3.Connection, run_id: str, after: int, limit: int) -> Batch:
+    found = rows(db, "SELECT folded, finished_at, last_seq, journal_from FROM runs WHERE id = ?", (run_id,))
     if not found:
         return Batch(after + 1, ())
     folded, finished_at, last_seq, journal_from = found[0]
     if finished_at is None:
-        entries = await rows(
+        entries = rows(
             db,
             "SELECT name, body FROM journal WHERE pos >= ? AND run_id = ? AND seq > ? ORDER BY pos LIMIT ?",
             (journal_from, run_id, after, limit),
@@ -115,8 +114,8 @@ async def read_events(db: aiosqlite.Connection, run_id: str, after: int, limit: 
     if after >= last_seq:
         return Batch(after + 1, ())
     if folded:
-        return await _from_message(db, run_id, after, last_seq)
-    page = await rows(
+        return _from_message(db, run_id, after, last_seq)
+    page = rows(
         db,
         """SELECT first_seq, events FROM log_pages WHERE run_id = ? AND first_seq <= ?
            ORDER BY first_seq DESC LIMIT 1""",
@@ -126,10 +125,10 @@ async def read_events(db: aiosqlite.Connection, run_id: str, after: int, limit: 
     return Batch(after + 1, _unpack(events)[after + 1 - first_seq :][:limit])
 
 
-async def _from_message(db: aiosqlite.Connection, run_id: str, after: int, last_seq: int) -> Batch:
+def _from_message(db: sqlite3.Connection, run_id: str, after: int, last_seq: int) -> Batch:
     """The whole stored text as one delta, and the end: what is left of a log after its retention."""
     content, ending = (
-        await rows(
+        rows(
             db,
             """SELECT messages.content, runs.terminal FROM runs JOIN messages ON messages.id = runs.answer_id
                WHERE runs.id = ?""",
@@ -145,9 +144,9 @@ async def _from_message(db: aiosqlite.Connection, run_id: str, after: int, last_
     return Batch(last_seq - 1, [TextDelta(content), terminal])
 
 
-async def tail(db: aiosqlite.Connection, after: int) -> Tail:
-    first = (await rows(db, "SELECT min(pos) FROM journal"))[0][0]
-    found = await rows(
+def tail(db: sqlite3.Connection, after: int) -> Tail:
+    first = (rows(db, "SELECT min(pos) FROM journal"))[0][0]
+    found = rows(
         db,
         "SELECT pos, run_id, seq, name, body FROM journal WHERE pos > ? ORDER BY pos LIMIT ?",
         (after, TAIL_ENTRIES),
@@ -156,15 +155,15 @@ async def tail(db: aiosqlite.Connection, after: int) -> Tail:
     return Tail(found[-1][0] if found else after, entries, complete=first is None or first <= after + 1)
 
 
-async def position(db: aiosqlite.Connection) -> int:
-    return int((await rows(db, "SELECT coalesce(max(pos), 0) FROM journal"))[0][0])
+def position(db: sqlite3.Connection) -> int:
+    return int((rows(db, "SELECT coalesce(max(pos), 0) FROM journal"))[0][0])
 
 
-async def prunable(db: aiosqlite.Connection) -> int:
+def prunable(db: sqlite3.Connection) -> int:
     """The position before which no live run has events. The last entry stays, so that positions only grow."""
     return int(
         (
-            await rows(
+            rows(
                 db,
                 """SELECT min((SELECT coalesce(max(pos), 0) FROM journal),
                               (SELECT coalesce(min(journal_from), 9e15) FROM runs WHERE status = 'running'))""",
@@ -173,25 +172,25 @@ async def prunable(db: aiosqlite.Connection) -> int:
     )
 
 
-async def prune(db: aiosqlite.Connection, before: int) -> bool:
+def prune(db: sqlite3.Connection, before: int) -> bool:
     """Delete some of the entries before the position; False when there are no more."""
-    first = (await rows(db, "SELECT min(pos) FROM journal"))[0][0]
+    first = (rows(db, "SELECT min(pos) FROM journal"))[0][0]
     if first is None or first >= before:
         return False
-    await rows(db, "DELETE FROM journal WHERE pos < ?", (min(before, first + PRUNE_ENTRIES),))
+    rows(db, "DELETE FROM journal WHERE pos < ?", (min(before, first + PRUNE_ENTRIES),))
     return True
 
 
-async def fold(db: aiosqlite.Connection, retention: float) -> bool:
+def fold(db: sqlite3.Connection, retention: float) -> bool:
     """Drop the logs of some runs that ended ``retention`` seconds ago; False when there are no more."""
     old = now_ms() - int(retention * 1000)
-    folded = await rows(
+    folded = rows(
         db,
         """UPDATE runs SET folded = 1 WHERE pos IN (
                SELECT pos FROM runs WHERE folded = 0 AND finished_at IS NOT NULL AND finished_at <= ? LIMIT ?)
            RETURNING id""",
         (old, FOLD_RUNS),
     )
-    await db.executemany("DELETE FROM log_pages WHERE run_id = ?", folded)
-    await rows(db, "DELETE FROM claims WHERE created_at <= ?", (old,))
+    db.executemany("DELETE FROM log_pages WHERE run_id = ?", folded)
+    rows(db, "DELETE FROM claims WHERE created_at <= ?", (old,))
     return len(folded) == FOLD_RUNS

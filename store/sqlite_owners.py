@@ -2,12 +2,12 @@
 
 import fcntl
 import os
+import sqlite3
 import time
 from pathlib import Path
 
-import aiosqlite
-
 from chat.ids import new_id
+from store.sqlite_rows import rows
 
 
 class Owners:
@@ -26,34 +26,33 @@ class Owners:
         self._seen: dict[int, tuple[int, float]] = {}
         self.id = 0
 
-    async def register(self, db: aiosqlite.Connection) -> None:
+    def register(self, db: sqlite3.Connection) -> None:
         """Become a new owner. The lock is held before anybody can see the row."""
         self.close()
         lock = self._database.with_name(f"{self._database.name}-{new_id('owner')}")
         file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._held = lock, file
-        rows = list(await db.execute_fetchall("INSERT INTO owners (lock) VALUES (?) RETURNING id", (lock.name,)))
-        self.id = rows[0][0]
+        [(self.id,)] = rows(db, "INSERT INTO owners (lock) VALUES (?) RETURNING id", (lock.name,))
 
-    async def beat(self, db: aiosqlite.Connection) -> None:
+    def beat(self, db: sqlite3.Connection) -> None:
         """Say that this process lives; come back as a new owner if it was declared dead meanwhile."""
-        alive = await db.execute_fetchall("UPDATE owners SET beats = beats + 1 WHERE id = ? RETURNING id", (self.id,))
-        if not list(alive):
-            await self.register(db)
+        alive = rows(db, "UPDATE owners SET beats = beats + 1 WHERE id = ? RETURNING id", (self.id,))
+        if not alive:
+            self.register(db)
 
-    async def bury(self, db: aiosqlite.Connection) -> None:
+    def bury(self, db: sqlite3.Connection) -> None:
         """Delete the owners that are dead. Their runs are then anybody's."""
         now = time.monotonic()
         seen: dict[int, tuple[int, float]] = {}
-        for owner, lock, beats in await db.execute_fetchall("SELECT id, lock, beats FROM owners"):
+        for owner, lock, beats in rows(db, "SELECT id, lock, beats FROM owners"):
             if owner == self.id:
                 continue
             before = self._seen.get(owner, (beats, now))
             seen[owner] = before if before[0] == beats else (beats, now)
             path = self._database.with_name(lock)
             if now - seen[owner][1] > self._lease or not _is_locked(path):
-                await db.execute_fetchall("DELETE FROM owners WHERE id = ?", (owner,))
+                rows(db, "DELETE FROM owners WHERE id = ?", (owner,))
                 path.unlink(missing_ok=True)
         self._seen = seen
 
@@ -61,9 +60,9 @@ class Owners:
         """Drop what was observed: while nobody can write, an owner that lives cannot beat either."""
         self._seen.clear()
 
-    async def resign(self, db: aiosqlite.Connection) -> None:
+    def resign(self, db: sqlite3.Connection) -> None:
         """Stop being an owner; this process's runs are then anybody's."""
-        await db.execute_fetchall("DELETE FROM owners WHERE id = ?", (self.id,))
+        rows(db, "DELETE FROM owners WHERE id = ?", (self.id,))
 
     def close(self) -> None:
         """Let go of the lock and remove its file."""

@@ -1,10 +1,9 @@
 """What every SQL file here needs."""
 
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import aiosqlite
 
 
 def now_ms() -> int:
@@ -12,6 +11,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def rows(db: aiosqlite.Connection, sql: str, values: Mapping[str, object] | Sequence[object] = ()) -> list[Any]:
-    """All rows of a statement, in one trip to the connection's thread."""
-    return list(await db.execute_fetchall(sql, values))
+def rows(db: sqlite3.Connection, sql: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[Any]:
+    """All rows of a statement."""
+    return db.execute(sql, values).fetchall()

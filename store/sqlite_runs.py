@@ -1,11 +1,10 @@
 """How runs begin and pass from owner to owner. Every function works inside a transaction that it is given."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import aiosqlite
 
 from chat.errors import ChatError
 from chat.events import Terminal, load
@@ -40,64 +39,64 @@ def to_terminal(text: str | None) -> Terminal | None:
     return event
 
 
-async def find_run(db: aiosqlite.Connection, run_id: str) -> Run | None:
-    found = await rows(db, f"{_RUN} WHERE runs.id = ?", (run_id,))
+def find_run(db: sqlite3.Connection, run_id: str) -> Run | None:
+    found = rows(db, f"{_RUN} WHERE runs.id = ?", (run_id,))
     return _to_run(found[0]) if found else None
 
 
-async def active_run(db: aiosqlite.Connection, session_id: str) -> Run | None:
+def active_run(db: sqlite3.Connection, session_id: str) -> Run | None:
     """The running run of the session, else the first that waits ('running' sorts behind 'queued')."""
-    found = await rows(db, f"{_RUN} WHERE {_ACTIVE}", (session_id,))
+    found = rows(db, f"{_RUN} WHERE {_ACTIVE}", (session_id,))
     return _to_run(found[0]) if found else None
 
 
-async def start_run(db: aiosqlite.Connection, new: NewRun, owner: int) -> Started:
-    replayed = await _claimed(db, new.claim)
+def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
+    replayed = _claimed(db, new.claim)
     if replayed is not None:
         return replayed
-    leaf_id = await _session_leaf(db, new.session, new.user_id)
-    busy = await active_run(db, new.session.id)
-    if busy is not None and new.attach_same and await _says(db, busy.message_id) == new.turns[-1].content:
+    leaf_id = _session_leaf(db, new.session, new.user_id)
+    busy = active_run(db, new.session.id)
+    if busy is not None and new.attach_same and _says(db, busy.message_id) == new.turns[-1].content:
         return Started(busy, created=False)
     _refuse_if_busy(busy, new.on_busy)
-    message_id = await _place_turns(db, new.session.id, new.turns, new.place, leaf_id)
+    message_id = _place_turns(db, new.session.id, new.turns, new.place, leaf_id)
     draft = _Draft(new.id, new.session.id, message_id, new.model, new.instructions, new.claim)
-    return await _insert_run(db, draft, busy, new.on_busy, owner)
+    return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
-async def retry_run(db: aiosqlite.Connection, new: NewRetry, owner: int) -> Started:
-    replayed = await _claimed(db, new.claim)
+def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
+    replayed = _claimed(db, new.claim)
     if replayed is not None:
         return replayed
-    found = await rows(db, "SELECT session_id, message_id, instructions FROM runs WHERE id = ?", (new.run_id,))
+    found = rows(db, "SELECT session_id, message_id, instructions FROM runs WHERE id = ?", (new.run_id,))
     if not found:
         raise ChatError("not_found", "There is no such run.")
     session_id, message_id, instructions = found[0]
-    busy = await active_run(db, session_id)
+    busy = active_run(db, session_id)
     _refuse_if_busy(busy, new.on_busy)
     draft = _Draft(new.id, session_id, message_id, new.model, instructions, new.claim)
-    return await _insert_run(db, draft, busy, new.on_busy, owner)
+    return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
-async def _claimed(db: aiosqlite.Connection, claim: Claim | None) -> Started | None:
+def _claimed(db: sqlite3.Connection, claim: Claim | None) -> Started | None:
     if claim is None:
         return None
-    found = await rows(db, "SELECT fingerprint, run_id FROM claims WHERE key = ?", (claim.key,))
+    found = rows(db, "SELECT fingerprint, run_id FROM claims WHERE key = ?", (claim.key,))
     if not found:
         return None
     fingerprint, run_id = found[0]
     if fingerprint != claim.fingerprint:
         raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
-    run = await find_run(db, run_id)
+    run = find_run(db, run_id)
     assert run is not None  # a claim is deleted with its run
     return Started(run, created=False, replayed=True)
 
 
-async def _session_leaf(db: aiosqlite.Connection, session: NewSession, user_id: str | None) -> str | None:
+def _session_leaf(db: sqlite3.Connection, session: NewSession, user_id: str | None) -> str | None:
     """The session's leaf; the session is created if it is new."""
-    found = await rows(db, "SELECT user_id, leaf_id FROM sessions WHERE id = ?", (session.id,))
+    found = rows(db, "SELECT user_id, leaf_id FROM sessions WHERE id = ?", (session.id,))
     if not found:
-        await insert_session(db, session)
+        insert_session(db, session)
         return None
     owner, leaf_id = found[0]
     if user_id is not None and user_id != owner:
@@ -105,8 +104,8 @@ async def _session_leaf(db: aiosqlite.Connection, session: NewSession, user_id: 
     return str(leaf_id) if leaf_id is not None else None
 
 
-async def _says(db: aiosqlite.Connection, message_id: str) -> str:
-    found = await rows(db, "SELECT content FROM messages WHERE id = ?", (message_id,))
+def _says(db: sqlite3.Connection, message_id: str) -> str:
+    found = rows(db, "SELECT content FROM messages WHERE id = ?", (message_id,))
     return str(found[0][0])
 
 
@@ -119,8 +118,8 @@ def _refuse_if_busy(busy: Run | None, on_busy: OnBusy) -> None:
         )
 
 
-async def _place_turns(
-    db: aiosqlite.Connection, session_id: str, turns: Sequence[Turn], place: Place, leaf_id: str | None
+def _place_turns(
+    db: sqlite3.Connection, session_id: str, turns: Sequence[Turn], place: Place, leaf_id: str | None
 ) -> str:
     """Store the turns where they belong; the id of the last one, the user's."""
     new = list(turns)
@@ -128,36 +127,36 @@ async def _place_turns(
         case Leaf():
             parent_id = leaf_id
         case Under(parent_id):
-            await _check_parent(db, session_id, parent_id)
+            _check_parent(db, session_id, parent_id)
         case _:
             parent_id = None
-            while new and (child := await _same_child(db, session_id, parent_id, new[0])) is not None:
+            while new and (child := _same_child(db, session_id, parent_id, new[0])) is not None:
                 parent_id = child
                 new.pop(0)
     for turn in new:
         message_id = new_id("msg")
-        await rows(
+        rows(
             db,
             """INSERT INTO messages (id, session_id, parent_id, role, content, status, created_at)
                VALUES (?, ?, ?, ?, ?, 'completed', ?)""",
             (message_id, session_id, parent_id, turn.role, turn.content, now_ms()),
         )
         parent_id = message_id
-    await rows(db, "UPDATE sessions SET message_count = message_count + ? WHERE id = ?", (len(new), session_id))
+    rows(db, "UPDATE sessions SET message_count = message_count + ? WHERE id = ?", (len(new), session_id))
     assert parent_id is not None  # there is at least one turn
     return parent_id
 
 
-async def _check_parent(db: aiosqlite.Connection, session_id: str, parent_id: str | None) -> None:
+def _check_parent(db: sqlite3.Connection, session_id: str, parent_id: str | None) -> None:
     if parent_id is not None:
         known = "SELECT 1 FROM messages WHERE id = ? AND session_id = ? AND role = 'assistant'"
         coming = "SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND status IN ('queued', 'running')"
-        if not await rows(db, f"{known} UNION ALL {coming}", (parent_id, session_id) * 2):
+        if not rows(db, f"{known} UNION ALL {coming}", (parent_id, session_id) * 2):
             raise ChatError("invalid_request", "parent_id is not an assistant's message of this session.")
 
 
-async def _same_child(db: aiosqlite.Connection, session_id: str, parent_id: str | None, turn: Turn) -> str | None:
-    found = await rows(
+def _same_child(db: sqlite3.Connection, session_id: str, parent_id: str | None, turn: Turn) -> str | None:
+    found = rows(
         db,
         """SELECT id FROM messages WHERE session_id = ? AND parent_id IS ? AND role = ? AND content = ?
            ORDER BY pos DESC LIMIT 1""",
@@ -176,12 +175,10 @@ class _Draft:
     claim: Claim | None
 
 
-async def _insert_run(
-    db: aiosqlite.Connection, draft: _Draft, busy: Run | None, on_busy: OnBusy, owner: int
-) -> Started:
+def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy: OnBusy, owner: int) -> Started:
     now, answer_id = now_ms(), new_id("msg")
     status = RunStatus.RUNNING if busy is None else RunStatus.QUEUED
-    await rows(
+    rows(
         db,
         """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, owner, epoch,
                              journal_from, created_at)
@@ -200,7 +197,7 @@ async def _insert_run(
             "now": now,
         },
     )
-    await rows(
+    rows(
         db,
         """UPDATE sessions SET leaf_id = ?, updated_at = ?, touched = (SELECT max(touched) + 1 FROM sessions)
            WHERE id = ?""",
@@ -208,26 +205,26 @@ async def _insert_run(
     )
     if draft.claim is not None:
         claim = draft.claim
-        await rows(db, "INSERT INTO claims VALUES (?, ?, ?, ?)", (claim.key, claim.fingerprint, draft.id, now))
-    run = await find_run(db, draft.id)
+        rows(db, "INSERT INTO claims VALUES (?, ?, ?, ?)", (claim.key, claim.fingerprint, draft.id, now))
+    run = find_run(db, draft.id)
     assert run is not None
     running = busy is not None and busy.status is RunStatus.RUNNING
     return Started(run, interrupts=busy.id if busy and running and on_busy is OnBusy.INTERRUPT else None)
 
 
-async def claim(db: aiosqlite.Connection, owner: int) -> list[Run]:
+def claim(db: sqlite3.Connection, owner: int) -> list[Run]:
     """Take the runs that nobody generates, and of each idle session the first run that waits."""
-    await rows(
+    rows(
         db,
         """UPDATE runs SET owner = NULL
            WHERE status IN ('queued', 'running') AND owner NOT IN (SELECT id FROM owners)""",
     )
-    taken = await rows(
+    taken = rows(
         db,
         "UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE status = 'running' AND owner IS NULL RETURNING id",
         (owner,),
     )
-    taken += await rows(
+    taken += rows(
         db,
         """UPDATE runs SET owner = ?, epoch = epoch + 1, status = 'running',
                            journal_from = (SELECT coalesce(max(pos), 0) + 1 FROM journal)
@@ -239,31 +236,31 @@ async def claim(db: aiosqlite.Connection, owner: int) -> list[Run]:
            RETURNING id""",
         (owner,),
     )
-    found = [await find_run(db, run_id) for (run_id,) in taken]
+    found = [find_run(db, run_id) for (run_id,) in taken]
     return [run for run in found if run is not None]
 
 
-async def adopt(db: aiosqlite.Connection, run_id: str, owner: int) -> Run | None:
+def adopt(db: sqlite3.Connection, run_id: str, owner: int) -> Run | None:
     """Take a waiting run out of its turn, as it is."""
-    taken = await rows(
+    taken = rows(
         db,
         """UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE id = ? AND status = 'queued' AND owner IS NULL
            RETURNING id""",
         (owner, run_id),
     )
-    return await find_run(db, run_id) if taken else None
+    return find_run(db, run_id) if taken else None
 
 
-async def request_cancel(db: aiosqlite.Connection, run_id: str, reason: str) -> None:
-    await rows(
+def request_cancel(db: sqlite3.Connection, run_id: str, reason: str) -> None:
+    rows(
         db,
         "UPDATE runs SET cancel_requested = ? WHERE id = ? AND status IN ('queued', 'running')",
         (reason, run_id),
     )
 
 
-async def cancel_requests(db: aiosqlite.Connection, owner: int) -> list[tuple[str, str]]:
-    found = await rows(
+def cancel_requests(db: sqlite3.Connection, owner: int) -> list[tuple[str, str]]:
+    found = rows(
         db,
         """SELECT id, cancel_requested FROM runs
            WHERE status IN ('queued', 'running') AND cancel_requested IS NOT NULL AND owner = ?""",
@@ -272,6 +269,6 @@ async def cancel_requests(db: aiosqlite.Connection, owner: int) -> list[tuple[st
     return [(run_id, reason) for run_id, reason in found]
 
 
-async def instructions(db: aiosqlite.Connection, run_id: str) -> str | None:
-    found = await rows(db, "SELECT instructions FROM runs WHERE id = ?", (run_id,))
+def instructions(db: sqlite3.Connection, run_id: str) -> str | None:
+    found = rows(db, "SELECT instructions FROM runs WHERE id = ?", (run_id,))
     return found[0][0] if found else None

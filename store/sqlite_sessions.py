@@ -1,10 +1,9 @@
 """Sessions and their messages: SQL beside the row mapping. Every function works inside a given transaction."""
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import aiosqlite
 
 from chat.errors import ChatError
 from chat.sessions import Message, NewSession, Page, Session, Turn
@@ -29,9 +28,9 @@ def _to_session(row: Sequence[Any]) -> Session:
     return Session(session_id, user_id, title, json.loads(metadata), *rest)
 
 
-async def insert_session(db: aiosqlite.Connection, new: NewSession) -> None:
+def insert_session(db: sqlite3.Connection, new: NewSession) -> None:
     now = now_ms()
-    await rows(
+    rows(
         db,
         """INSERT INTO sessions (id, user_id, title, metadata, created_at, updated_at, touched)
            VALUES (?, ?, ?, ?, ?, ?, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))""",
@@ -39,25 +38,25 @@ async def insert_session(db: aiosqlite.Connection, new: NewSession) -> None:
     )
 
 
-async def create_session(db: aiosqlite.Connection, new: NewSession) -> Session:
-    if await find_session(db, new.id) is not None:
+def create_session(db: sqlite3.Connection, new: NewSession) -> Session:
+    if find_session(db, new.id) is not None:
         raise ChatError("session_exists", "There is a session with this id already.")
-    await insert_session(db, new)
-    session = await find_session(db, new.id)
+    insert_session(db, new)
+    session = find_session(db, new.id)
     assert session is not None
     return session
 
 
-async def find_session(db: aiosqlite.Connection, session_id: str) -> Session | None:
-    found = await rows(db, f"{_SESSION} WHERE id = ?", (session_id,))
+def find_session(db: sqlite3.Connection, session_id: str) -> Session | None:
+    found = rows(db, f"{_SESSION} WHERE id = ?", (session_id,))
     return _to_session(found[0]) if found else None
 
 
-async def list_sessions(db: aiosqlite.Connection, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
+def list_sessions(db: sqlite3.Connection, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
         raise ChatError("invalid_request", "after is not a cursor of this list.")
     whose = "" if user_id is None else "AND user_id = :user_id"
-    found = await rows(
+    found = rows(
         db,
         f"{_SESSION} WHERE touched < :after {whose} ORDER BY touched DESC LIMIT :limit",
         {"after": 2**62 if after is None else int(after), "user_id": user_id, "limit": limit + 1},
@@ -66,8 +65,8 @@ async def list_sessions(db: aiosqlite.Connection, user_id: str | None, limit: in
     return Page(sessions, str(sessions[-1].touched) if len(found) > limit else None)
 
 
-async def update_session(db: aiosqlite.Connection, session_id: str, changes: Mapping[str, object]) -> Session | None:
-    await rows(
+def update_session(db: sqlite3.Connection, session_id: str, changes: Mapping[str, object]) -> Session | None:
+    rows(
         db,
         """UPDATE sessions SET updated_at = :now,
                   title = CASE WHEN :titled THEN :title ELSE title END,
@@ -82,20 +81,20 @@ async def update_session(db: aiosqlite.Connection, session_id: str, changes: Map
             "metadata": json.dumps(changes.get("metadata"), ensure_ascii=False),
         },
     )
-    return await find_session(db, session_id)
+    return find_session(db, session_id)
 
 
-async def delete_session(db: aiosqlite.Connection, session_id: str) -> bool:
+def delete_session(db: sqlite3.Connection, session_id: str) -> bool:
     """The foreign keys take the messages, runs, logs and claims along."""
     # The journal's last row is only emptied: positions that are given out twice would hide events.
-    await rows(
+    rows(
         db,
         """UPDATE journal SET name = 'text.delta', body = ''
            WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
              AND run_id IN (SELECT id FROM runs WHERE session_id = :id)""",
         {"id": session_id},
     )
-    await rows(
+    rows(
         db,
         """DELETE FROM journal
            WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
@@ -103,17 +102,17 @@ async def delete_session(db: aiosqlite.Connection, session_id: str) -> bool:
              AND pos < (SELECT max(pos) FROM journal)""",
         {"id": session_id},
     )
-    return bool(await rows(db, "DELETE FROM sessions WHERE id = ? RETURNING id", (session_id,)))
+    return bool(rows(db, "DELETE FROM sessions WHERE id = ? RETURNING id", (session_id,)))
 
 
-async def list_messages(db: aiosqlite.Connection, session_id: str, limit: int, before: str | None) -> Page[Message]:
+def list_messages(db: sqlite3.Connection, session_id: str, limit: int, before: str | None) -> Page[Message]:
     bound = 2**62
     if before is not None:
-        found = await rows(db, "SELECT pos FROM messages WHERE id = ? AND session_id = ?", (before, session_id))
+        found = rows(db, "SELECT pos FROM messages WHERE id = ? AND session_id = ?", (before, session_id))
         if not found:
             raise ChatError("invalid_request", "before is not a message of this session.")
         bound = found[0][0]
-    found = await rows(
+    found = rows(
         db,
         """SELECT id, session_id, parent_id, role, content, status, run_id, created_at FROM messages
            WHERE session_id = ? AND pos < ? ORDER BY pos DESC LIMIT ?""",
@@ -123,9 +122,9 @@ async def list_messages(db: aiosqlite.Connection, session_id: str, limit: int, b
     return Page(messages, messages[0].id if len(found) > limit else None)
 
 
-async def history(db: aiosqlite.Connection, message_id: str, budget: int) -> list[Turn]:
+def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
     """Walk from the message up to the root, and no further than the budget reaches."""
-    found = await rows(
+    found = rows(
         db,
         """WITH RECURSIVE branch (depth, parent_id, role, content, used) AS (
                SELECT 0, parent_id, role, content, length(CAST(content AS BLOB)) + :overhead

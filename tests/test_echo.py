@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.echo import EchoModel
@@ -35,7 +35,6 @@ async def test_message_without_words_works(text: str) -> None:
     assert finished.reason == "stop"
 
 
-@settings(deadline=None)
 @given(st.text())
 async def test_words_join_up_to_the_message(text: str) -> None:
     texts, _ = await echo(Turn("user", text))

@@ -4,7 +4,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat import engine as chat_engine
@@ -145,7 +145,7 @@ async def test_every_follower_gets_all_behind_its_cursor(engine: Engine, gate: a
     assert [await everything(engine, run.id, after) for after in range(5)] == [log, log[1:], log[2:], [], []]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(visits=st.lists(st.lists(st.integers(0, 2), max_size=2), max_size=6))
 async def test_followers_that_come_and_go_lose_nothing(
     engine: Engine, model: ScriptedModel, visits: list[list[int]]

@@ -302,7 +302,7 @@ acts: st.SearchStrategy[list[str | tuple[str, Event]]] = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(acts)
 async def test_logs_have_no_gaps_whatever_happens(script: list[str | tuple[str, Event]]) -> None:
     """Whatever is appended, committed, held up and refused between: logs are whole, and what is shown is stored."""

@@ -9,7 +9,7 @@ from email.utils import formatdate
 from time import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.model import MAX_ERROR_BYTES, retry_after
@@ -162,7 +162,6 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == seconds
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_retry_after_is_too_odd(value: str) -> None:
     seconds = retry_after({"retry-after": value, "retry-after-ms": value})

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.errors import ModelError
@@ -129,14 +129,12 @@ fragments = st.sampled_from(
 streams = st.lists(st.one_of(fragments, st.binary(max_size=3)), max_size=30).map(b"".join)
 
 
-@settings(deadline=None)
 @given(streams, st.lists(st.integers(0, 90)))
 def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     assert decode(*[stream[start:end] for start, end in pairwise(places)]) == decode(stream)
 
 
-@settings(deadline=None)
 @given(streams)
 def test_byte_by_byte_gives_the_same_events(stream: bytes) -> None:
     assert decode(*[bytes([byte]) for byte in stream]) == decode(stream)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.errors import ModelError
@@ -83,7 +83,6 @@ def test_every_cut_leaves_a_prefix_and_never_a_complete_answer_without_its_reaso
             assert parts == whole[: len(parts)]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(0, 2500), max_size=20))
 def test_any_chunking_gives_the_same_parts(server: str, cuts: list[int]) -> None:
     stream = STREAMS[server]
@@ -316,7 +315,6 @@ def test_nothing_at_all_is_incomplete() -> None:
     assert failure_of(b'{"error": {"message": "No model here."}}') == ([], *INCOMPLETE)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40)))
 def test_arbitrary_bytes_never_raise(reads: list[bytes]) -> None:
     decode(*reads)
@@ -334,7 +332,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(json_values))
 def test_arbitrary_json_never_raises_and_gives_parts_that_can_be_stored(values: list[object]) -> None:
     parts, failure = decode(*[f"data: {json.dumps(value)}\n\n".encode() for value in values])

@@ -2,9 +2,9 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
-import aiosqlite
 import pytest
 
 from chat.errors import ChatError, StoreUnavailableError
@@ -13,7 +13,8 @@ from chat.ports import Claim, NewRetry, OnBusy
 from chat.sessions import NewSession
 from store import sqlite_database
 from store.sqlite import SqliteStore
-from tests.scripted import message, soon
+from store.sqlite_rows import rows
+from tests.scripted import PATIENCE, message, soon
 from tests.store.files import opened_database, opened_store, started
 from tests.store.sites import said
 
@@ -58,13 +59,15 @@ async def test_cancelled_read_leaves_its_connection_usable(sqlite: SqliteStore, 
 async def test_reader_sees_one_moment_only(file: Path, sqlite: SqliteStore) -> None:
     await sqlite.create_session(NewSession("ses_1", "ann"))
     async with opened_database(file) as database:
+        loop = asyncio.get_running_loop()
 
-        async def twice(db: aiosqlite.Connection) -> list[int]:
+        def twice(db: sqlite3.Connection) -> list[int]:
             counts = []
             for number in (2, 3):
-                [(count,)] = await db.execute_fetchall("SELECT count(*) FROM sessions")
+                [(count,)] = rows(db, "SELECT count(*) FROM sessions")
                 counts.append(count)
-                await sqlite.create_session(NewSession(f"ses_{number}", "ann"))
+                creating = sqlite.create_session(NewSession(f"ses_{number}", "ann"))
+                asyncio.run_coroutine_threadsafe(creating, loop).result(PATIENCE)
             return counts
 
         assert await database.read(twice) == [1, 1]
@@ -73,18 +76,17 @@ async def test_reader_sees_one_moment_only(file: Path, sqlite: SqliteStore) -> N
 async def test_reader_cannot_write(file: Path) -> None:
     async with opened_database(file) as database:
         with pytest.raises(StoreUnavailableError):
-            await database.read(lambda db: db.execute_fetchall("DELETE FROM sessions"))
+            await database.read(lambda db: rows(db, "DELETE FROM sessions"))
 
 
 async def test_failed_write_is_undone(file: Path) -> None:
-    async def work(db: aiosqlite.Connection) -> None:
-        await db.execute_fetchall("INSERT INTO claims VALUES ('k', 'f', 'r', 0)")  # which is no run
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO claims VALUES ('k', 'f', 'r', 0)")  # which is no run
 
     async with opened_database(file) as database:
         with pytest.raises(sqlite3.IntegrityError):  # our own mistake, and not the store's state
             await database.write(work, durable=True)
-        rows = await database.read(lambda db: db.execute_fetchall("SELECT * FROM claims"))
-        assert list(rows) == []
+        assert await database.read(lambda db: rows(db, "SELECT * FROM claims")) == []
 
 
 @pytest.mark.parametrize("level", [(False, 1), (True, 2)], ids=["NORMAL", "FULL"])
@@ -92,7 +94,7 @@ async def test_transaction_is_as_durable_as_was_asked(file: Path, level: tuple[b
     durable, synchronous = level
     async with opened_database(file) as database:
         for before in (True, False, durable):
-            [(found,)] = await database.write(lambda db: db.execute_fetchall("PRAGMA synchronous"), durable=before)
+            [(found,)] = await database.write(lambda db: rows(db, "PRAGMA synchronous"), durable=before)
         assert found == synchronous
 
 
@@ -131,8 +133,8 @@ async def test_what_is_acknowledged_survives_power_loss_and_deltas_cost_no_sync(
 
 async def test_write_waits_for_its_turn_only_so_long(sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_database, "WRITER_TIMEOUT", 0.02)
-    gate = asyncio.Event()
-    holding = asyncio.create_task(sqlite._database.write(lambda _: gate.wait(), durable=False))
+    gate = threading.Event()
+    holding = asyncio.create_task(sqlite._database.write(lambda _: gate.wait(PATIENCE), durable=False))
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError):
         await soon(sqlite.beat())
@@ -154,12 +156,12 @@ async def test_close_waits_for_what_is_being_written(file: Path) -> None:
 
 
 async def test_database_that_closes_waits_for_its_writes(file: Path) -> None:
-    gate = asyncio.Event()
+    gate = threading.Event()
     async with opened_database(file) as database:
 
-        async def work(db: aiosqlite.Connection) -> None:
-            await gate.wait()
-            await db.execute_fetchall("INSERT INTO owners (lock) VALUES ('mine')")
+        def work(db: sqlite3.Connection) -> None:
+            assert gate.wait(PATIENCE)
+            db.execute("INSERT INTO owners (lock) VALUES ('mine')")
 
         writing = asyncio.create_task(database.write(work, durable=True))
         await asyncio.sleep(0)
@@ -169,22 +171,27 @@ async def test_database_that_closes_waits_for_its_writes(file: Path) -> None:
         await soon(closing)
         await writing
     async with opened_database(file) as database:
-        assert len(list(await database.read(lambda db: db.execute_fetchall("SELECT * FROM owners")))) == 1
+        assert len(await database.read(lambda db: rows(db, "SELECT * FROM owners"))) == 1
 
 
-async def test_transaction_that_ends_with_its_loop_is_undone(file: Path) -> None:
-    begun = asyncio.Event()
+async def test_write_whose_caller_has_gone_does_not_mix_with_the_next(file: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
 
-    async def work(db: aiosqlite.Connection) -> None:
-        await db.execute_fetchall("INSERT INTO owners (lock) VALUES ('mine')")
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO owners (lock) VALUES ('first')")
         begun.set()
-        await asyncio.Event().wait()
+        assert gate.wait(PATIENCE)
+        raise ValueError("undone")
 
     async with opened_database(file) as database:
         writing = asyncio.create_task(database.write(work, durable=True))
-        await soon(begun.wait())
-        for task in database._writes:
-            task.cancel()  # as asyncio.run() does with all tasks that are left
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        writing.cancel()
         await asyncio.wait({writing})
-        assert writing.cancelled()
-        assert list(await database.read(lambda db: db.execute_fetchall("SELECT * FROM owners"))) == []
+        next_one = asyncio.create_task(
+            database.write(lambda db: rows(db, "INSERT INTO owners (lock) VALUES ('second')"), durable=True)
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await soon(next_one)
+        assert await database.read(lambda db: rows(db, "SELECT lock FROM owners")) == [("second",)]

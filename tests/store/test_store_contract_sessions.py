@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.errors import ChatError
@@ -192,7 +192,7 @@ async def test_history_holds_the_message_itself_whatever_the_budget(store: Store
     assert list(await store.history(run.message_id, 0)) == [Turn("user", "A longer one")]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(texts=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=6), budget=st.integers(0, 400))
 async def test_history_is_the_longest_end_of_the_branch_within_the_budget(
     store: Store, texts: list[str], budget: int
