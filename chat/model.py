@@ -9,10 +9,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from email.utils import mktime_tz, parsedate_tz
 from functools import partial
+from typing import TypeAlias
 
 import aiohttp
 import httpx2
@@ -49,6 +50,9 @@ _NO_KEY = "none"
 # A response that breaks. The SDK's aiohttp transport translates most errors, not all; and both libraries below
 # raise RuntimeError where a connection or a client is closed already.
 _BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError, RuntimeError)
+
+_Read: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Waits for more of the response; empty at its end."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,19 +96,19 @@ class OpenAIModel:
         async with AsyncExitStack() as stack:
             silence = SilenceLimit(self._silence_timeout)
             stack.callback(silence.close)
-            reads = await self._open(request, silence, stack)
+            read = await self._open(request, silence, stack)
             while not decoder.done:
-                data: bytes | None = None
+                data = b""
                 try:
                     with silence:
-                        data = await anext(reads, None)
+                        data = await read()
                 except OverdueError:
                     if not (silence.cut or decoder.ending):
                         raise self._failure(_timeout(), "silence") from None
                     cause = "connection closed"
                 except _BROKEN as error:
                     cause = _names(error)
-                parts = decoder.finish() if data is None else decoder.feed(data)
+                parts = decoder.feed(data) if data else decoder.finish()
                 if decoder.ending:
                     silence.shorten(FINISH_GRACE)
                 if parts and not decoder.done:
@@ -120,9 +124,7 @@ class OpenAIModel:
         """Close all connections, also those of streams that are still read."""
         await self._client.close()
 
-    async def _open(
-        self, request: ModelRequest, silence: SilenceLimit, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes, None]:
+    async def _open(self, request: ModelRequest, silence: SilenceLimit, stack: AsyncExitStack) -> _Read:
         """Send the request and wait for the head of the response, which ``stack`` closes."""
         create = self._client.chat.completions.with_streaming_response.create
         # The SDK walks through `messages` with their types in hand: 0.2 ms a message, on the event loop.
@@ -144,7 +146,11 @@ class OpenAIModel:
         except (OpenAIError, aiohttp.ClientError) as error:  # what answers does not speak HTTP
             raise self._failure(_unreadable(), _names(error)) from None
         silence.connected = partial(_connected, response.http_response)
-        return await stack.enter_async_context(aclosing(response.http_response.aiter_bytes()))
+        source = _source(response.http_response)
+        if source is not None and "content-encoding" not in response.http_response.headers:
+            return source.content.readany
+        reads = await stack.enter_async_context(aclosing(response.http_response.aiter_bytes()))
+        return partial(anext, reads, b"")
 
     async def _admit(self, response: httpx2.Response) -> None:
         """Turn away every response that is not an event stream."""
@@ -171,14 +177,23 @@ def _messages(request: ModelRequest) -> list[dict[str, str]]:
     return messages
 
 
+def _source(response: httpx2.Response) -> aiohttp.ClientResponse | None:
+    """The response as aiohttp has it.
+
+    Nothing public leads down to it. Each read comes up from there through five generators, which cost as much as all
+    else that is done for a token; should a release move these names, it is read through them.
+    """
+    source = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
+    return source if isinstance(source, aiohttp.ClientResponse) else None
+
+
 def _connected(response: httpx2.Response) -> bool:
     """Whether more can come. False is certain; True is not.
 
     After a malformed HTTP chunk aiohttp 3.14 closes the connection and leaves the reader waiting for ever, and so
-    it does when the client is closed. Nothing public leads down to the connection; should a release move these
-    names, the limit for silence remains.
+    it does when the client is closed. Should a release move these names, the limit for silence remains.
     """
-    source = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
+    source = _source(response)
     protocol = getattr(getattr(source, "connection", None), "protocol", None)
     return protocol is None or bool(protocol.is_connected())
 

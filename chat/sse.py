@@ -30,6 +30,11 @@ class SSEDecoder:
         self._data: list[bytes] = []
         self._size = 0  # of the lines in _data
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of an event is held: what comes next is its beginning."""
+        return not (self._line or self._data or self._name or self._after_cr)
+
     def feed(self, data: bytes) -> Iterator[tuple[str, str]]:
         """Name (of most events empty) and data of every event that ``data`` completes.
 

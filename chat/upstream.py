@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, Usage
 from chat.ports import Finished, Part
-from chat.sse import SSEDecoder
+from chat.sse import MAX_EVENT_BYTES, SSEDecoder
 
 # Far above what any model counts, and it fits the 64-bit columns that it ends in.
 MAX_TOKENS = 1 << 40
@@ -23,6 +23,13 @@ MAX_REASON_LENGTH = 64
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Words and short numbers, no more: a key or a piece of a prompt does not fit.
 _LABEL = re.compile(r"[A-Za-z][A-Za-z_.]{0,39}|[0-9]{1,5}")
+
+# Moulds in a row that fit no event: some servers put something new into each.
+MISSES = 8
+
+_CONTENT = re.compile(rb'"content": ?"([^"]*)"')
+# What ends a JSON string, or must not or need not stand in it as it is.
+_ESCAPED = re.compile(rb'["\\\x00-\x1f]')
 
 
 class CompletionDecoder:
@@ -40,6 +47,9 @@ class CompletionDecoder:
         self._events = SSEDecoder()
         self._reason: str | None = None
         self._usage: Usage | None = None
+        self._mould: _Mould | None = None
+        self._misses = 0
+        self._text_only = False  # the chunk that was read last has text and nothing else to say
 
     @property
     def ending(self) -> bool:
@@ -51,6 +61,11 @@ class CompletionDecoder:
         parts: list[Part] = []
         if self.done:
             return parts
+        whole = self._events.idle
+        if whole and self._mould is not None and (text := self._mould.text_of(data)) is not None:
+            self._misses = 0
+            return [TextDelta(text)] if text else parts
+        self._text_only = False
         try:
             for name, body in self._events.feed(data):
                 self._take(name, body, parts)
@@ -61,6 +76,9 @@ class CompletionDecoder:
         except ValueError as error:
             self.label = type(error).__name__
             self._fail(ModelError("upstream_invalid", "The model sent what cannot be read.", retryable=True))
+        if whole and self._text_only and self._misses < MISSES:
+            self._misses += 1
+            self._mould = _Mould.of(data, parts)
         return parts
 
     def finish(self) -> list[Part]:
@@ -102,6 +120,7 @@ class CompletionDecoder:
         choice = _first(chunk.get("choices"))
         if choice is None:
             return
+        thought = text = ""
         delta = choice.get("delta")
         if isinstance(delta, dict):
             if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
@@ -110,6 +129,7 @@ class CompletionDecoder:
                 parts.append(TextDelta(text))
         if reason := _text(choice.get("finish_reason")):
             self._reason = reason[:MAX_REASON_LENGTH]
+        self._text_only = bool(text) and not (thought or reason or usage)
 
     def _end(self, parts: list[Part]) -> None:
         self.done = True
@@ -122,6 +142,40 @@ class CompletionDecoder:
     def _fail(self, error: ModelError) -> None:
         self.done = True
         self.failure = error
+
+
+class _Mould:
+    """The bytes around the text of an event: those of a stream differ in their text alone, most of the time.
+
+    An event that is cast in the same mould, and whose text has nothing escaped, needs no JSON parser: it is what was
+    parsed before, with another text.
+    """
+
+    def __init__(self, before: bytes, behind: bytes) -> None:
+        self._before = before
+        self._behind = behind
+
+    @classmethod
+    def of(cls, data: bytes, parts: list[Part]) -> "_Mould | None":
+        """The mould of a read that is one event and gave one delta of text; None if the text's place is not certain."""
+        one = len(parts) == 1 and data.startswith(b"data:") and data.endswith(b"\n\n") and data.count(b"\n") == 2
+        if not one or data.count(b'"content"') != 1 or b"\\" in data or b"\r" in data:
+            return None
+        text = _CONTENT.search(data)
+        return cls(data[: text.start(1)], data[text.end(1) :]) if text is not None else None
+
+    def text_of(self, data: bytes) -> str | None:
+        """The text, if ``data`` is one event of this mould."""
+        if not (data.startswith(self._before) and data.endswith(self._behind)):
+            return None
+        text = data[len(self._before) : -len(self._behind)]
+        size = len(self._before) + len(text) + len(self._behind)
+        if size != len(data) or size > MAX_EVENT_BYTES or _ESCAPED.search(text):
+            return None
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return None
 
 
 def error_label(body: object) -> str:

@@ -216,7 +216,7 @@ async def test_refused_key_is_an_error_in_the_log_without_any_secret(caplog: pyt
     [
         (refusal(400, {"error": {"message": "secret", "code": "secret 1"}}), "upstream_rejected (status 400)"),
         (reply(headers={"Content-Type": "text/html"}), "upstream_invalid (status 200, not an event stream)"),
-        (reply(chunk("secret"), End.CLOSE), "upstream_incomplete (ReadError from ClientPayloadError from "),
+        (reply(chunk("secret"), End.CLOSE), "upstream_incomplete (ClientPayloadError from "),
         (reply(chunk("secret")), "upstream_incomplete (The model's answer broke off before it was complete.)"),
         (reply(b"data: secret\n\n"), "upstream_invalid (JSONDecodeError)"),
         (reply(sse({"error": {"message": "secret", "code": 429}})), "upstream_error (429)"),
