@@ -32,7 +32,8 @@ from chat.generation import CrashRecovery, Policy
 from chat.ports import ChatModel
 from handlers import EXCEPTION_HANDLERS, ROUTES
 from handlers.context import Service, request_id
-from handlers.middleware import BodyLimitMiddleware, RequestMiddleware
+from handlers.middleware import BodyLimitMiddleware, RequestMiddleware, WireMiddleware
+from handlers.pulse import Pulse
 from store.sqlite import SqliteStore
 
 VERSION = "0.1.0"
@@ -179,6 +180,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None) -> Starlet
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
         middleware=[
+            Middleware(WireMiddleware),
             Middleware(
                 CORSMiddleware,  # never with credentials: there are no cookies, and "*" would then reflect any origin
                 allow_origins=origins,
@@ -212,8 +214,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None) -> Starlet
         name=settings.service_name,
         version=VERSION,
         message_limit=settings.max_message_chars,
-        ping=settings.ping_seconds,
-        send_timeout=settings.send_timeout,
+        pulse=Pulse(settings.ping_seconds, settings.send_timeout),
     )
     return app
 

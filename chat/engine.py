@@ -3,27 +3,21 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from chat.errors import ChatError
-from chat.events import Event, ReasoningDelta, RunCancelled, Terminal, TextDelta
+from chat.events import RunCancelled
+from chat.following import Follower
 from chat.generation import Generation, Policy
 from chat.journal import WINDOW, Journal
-from chat.live import LiveRun, LiveRuns
+from chat.live import LiveRuns
 from chat.ports import Batch, ChatModel, NewRetry, NewRun, Started, Store
 from chat.runner import Runner
 from chat.runs import Run, RunStatus
 from chat.upkeep import Upkeep
-
-FOLLOW_EVENTS = 512
-"""Events handed to a follower at once. Between two such pages the loop serves others: a replay to a client that has
-gone never waits for its socket."""
-
-FOLLOW_CHARS = 65_536
-"""The same in characters of text: what a follower that stalls keeps in memory, and not a whole answer."""
 
 CANCEL_WAIT = 5.0
 """Seconds that a cancel waits for the run's end before it answers with the run as it is."""
@@ -85,18 +79,22 @@ class Engine:
         started: Started = await asyncio.shield(self._spawn(self._start(new)))
         return started
 
-    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Batch, None]:
-        """Everything committed behind ``after``, then what follows, up to the terminal event.
-
-        A stream that ends without a terminal event goes on elsewhere: reconnect with the same cursor.
+    async def follower(self, run_id: str, after: int) -> Follower:
+        """Somebody who reads what is committed behind ``after`` and what follows. To be closed.
 
         Raises:
-            ChatError: ``not_found``, ``cursor_expired``; ``store_unavailable`` while the log cannot be written.
+            ChatError: ``not_found``.
         """
-        live = await self._live.join(run_id)
-        batches = self._replay(run_id, after) if live is None else self._tail(live, after)
-        async with aclosing(batches):
-            async for batch in batches:
+        return Follower(self.store, self._live, await self._live.join(run_id), run_id, after)
+
+    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Batch, None]:
+        """The same as a generator.
+
+        Raises:
+            ChatError: ``not_found``, and what :meth:`Follower.next` raises.
+        """
+        with closing(await self.follower(run_id, after)) as follower:
+            while (batch := await follower.next()) is not None:
                 yield batch
 
     async def result(self, run_id: str) -> Run:
@@ -194,32 +192,9 @@ class Engine:
         except ChatError as error:  # the message that interrupts waits then as one that queues
             logger.warning("could not interrupt: %s", error.code, extra={"run_id": run_id})
 
-    async def _tail(self, live: LiveRun, after: int) -> AsyncGenerator[Batch, None]:
-        try:
-            while True:
-                while batch := _page(live.events, after):
-                    yield Batch(after + 1, batch)
-                    after += len(batch)
-                    if after < len(live.events):
-                        await asyncio.sleep(0)
-                if live.closed:
-                    return
-                if live.trouble is not None:
-                    raise live.trouble
-                await live.wait(after)
-        finally:
-            self._live.leave(live)
-
-    async def _replay(self, run_id: str, after: int) -> AsyncGenerator[Batch, None]:
-        while (batch := await self.store.events(run_id, after, FOLLOW_EVENTS)).events:
-            yield batch
-            after = batch.first_seq + len(batch.events) - 1
-            if isinstance(batch.events[-1], Terminal):
-                return
-
     async def _ended(self, run_id: str) -> Run:
-        async with aclosing(self.follow(run_id, _THE_END)) as nothing:
-            await anext(nothing, None)
+        with closing(await self.follower(run_id, _THE_END)) as follower:
+            await follower.next()
         return await self.run(run_id)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -227,14 +202,3 @@ class Engine:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-def _page(events: Sequence[Event], after: int) -> Sequence[Event]:
-    """The next events behind ``after``, as many as a follower is handed at once."""
-    page, room = events[after : after + FOLLOW_EVENTS], FOLLOW_CHARS
-    for count, event in enumerate(page, 1):
-        if isinstance(event, TextDelta | ReasoningDelta):
-            room -= len(event.text)
-            if room <= 0:
-                return page[:count]
-    return page

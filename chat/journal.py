@@ -168,6 +168,8 @@ class Journal:
 
 def merged(events: Sequence[Event]) -> list[Event]:
     """The events with neighbouring deltas of a kind joined, if they are many, and long ones cut."""
+    if len(events) == 1 and isinstance(events[0], TextDelta) and len(events[0].text) <= LONGEST_DELTA:
+        return [events[0]]  # nearly always, and that is quickly seen
     return list(_cut(_joined(events) if len(events) > MERGE_ABOVE else events))
 
 

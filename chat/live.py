@@ -4,12 +4,29 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from chat.errors import ChatError
-from chat.events import Event, Terminal, TextDelta
-from chat.ports import Store
+from chat.events import Event, ReasoningDelta, Terminal, TextDelta
+from chat.ports import Batch, Store
 from chat.runs import Run
 
 LOAD_EVENTS = 4_096
 """Events read from the store at once when a run comes into this process's memory."""
+
+FOLLOW_EVENTS = 512
+"""Events handed to a follower at once. Between two such pages the loop serves others: a replay to a client that has
+gone never waits for its socket."""
+
+FOLLOW_CHARS = 65_536
+"""The same in characters of text: what a follower that stalls keeps in memory, and not a whole answer."""
+
+PAUSE_PER_FOLLOWER = 60e-6
+"""Seconds that a run's followers rest between two looks, for each of them: to wake one costs a fifth of that. A
+thousand followers of one run get what it says every 60 ms, many tokens in one frame's cost."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds that a crowd rests at most, however large it is."""
+
+NO_PAUSE = 0.005
+"""Seconds; a shorter rest is none: the journal's own window is as long."""
 
 
 class LiveRun:
@@ -34,6 +51,9 @@ class LiveRun:
         """Called when nothing more can be appended: a model that is silent would not notice."""
         self._answer: list[str] = []
         self._waiters: set[asyncio.Future[None]] = set()
+        self._rest: asyncio.TimerHandle | None = None
+        self._page: Batch | None = None
+        self._asked = (0, 0)
 
     @property
     def answer(self) -> str:
@@ -47,13 +67,14 @@ class LiveRun:
             return False
         fresh = events[known + 1 - first_seq :]
         if fresh:
-            self._remember(fresh)
+            self._answer += [event.text for event in fresh if isinstance(event, TextDelta)]
             self.publish(fresh)
         return True
 
     def queue(self, event: Event) -> None:
         """Let the event wait for the committer."""
-        self._remember((event,))
+        if isinstance(event, TextDelta):
+            self._answer.append(event.text)
         self.pending.append(event)
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -61,7 +82,7 @@ class LiveRun:
         self.events.extend(events)
         if isinstance(events[-1], Terminal):
             self.closed = True
-        self.wake()
+        self._wake_crowd()
 
     def close(self) -> None:
         """End the followers' streams without an end of the run."""
@@ -82,23 +103,51 @@ class LiveRun:
 
     def wake(self) -> None:
         """Make every follower look again."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
 
-    async def wait(self, seen: int) -> None:
-        """Return when there is more than ``seen`` events, or nothing to wait for."""
-        while len(self.events) <= seen and not self.closed and self.trouble is None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
+    def look_out(self) -> asyncio.Future[None]:
+        """What is done at the next :meth:`wake`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        return waiter
 
-    def _remember(self, events: Sequence[Event]) -> None:
-        self._answer += [event.text for event in events if isinstance(event, TextDelta)]
+    def overlook(self, waiter: asyncio.Future[None]) -> None:
+        """Nobody waits for it any more."""
+        self._waiters.discard(waiter)
+
+    def page(self, after: int) -> Batch:
+        """The visible events behind ``after``, as many as a follower is handed at once.
+
+        The same object for all who ask for the same: what one follower makes of it serves the others.
+        """
+        asked = (after, len(self.events))
+        if self._page is None or self._asked != asked:
+            self._asked, self._page = asked, Batch(after + 1, _page(self.events, after))
+        return self._page
+
+    def _wake_crowd(self) -> None:
+        """Wake the followers, a crowd of them only so often: what has piled up goes out as one frame's cost."""
+        pause = min(self.followers * PAUSE_PER_FOLLOWER, LONGEST_PAUSE)
+        if pause < NO_PAUSE:
+            self.wake()
+        elif self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(pause, self.wake)
+
+
+def _page(events: Sequence[Event], after: int) -> Sequence[Event]:
+    page, room = events[after : after + FOLLOW_EVENTS], FOLLOW_CHARS
+    for count, event in enumerate(page, 1):
+        if isinstance(event, TextDelta | ReasoningDelta):
+            room -= len(event.text)
+            if room <= 0:
+                return page[:count]
+    return page
 
 
 class LiveRuns:

@@ -161,10 +161,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Neighbouring events of one run; ``first_seq`` is the first one's place."""
+    """Neighbouring events of one run; ``first_seq`` is the first one's place.
+
+    ``shown`` is room for those who show the batch to many: what they made of it, by their own key.
+    """
 
     first_seq: int
     events: Sequence[Event]
+    shown: dict[object, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

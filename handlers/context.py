@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from typing import cast
 
 from starlette.requests import Request
+from starlette.types import Scope, Send
 
 from chat.engine import Engine
+from handlers.pulse import Pulse
+
+_WIRE = "parley.wire"
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the handlers know of the process they run in.
-
-    ``message_limit`` is in characters; ``ping`` and ``send_timeout`` are seconds.
-    """
+    """What the handlers know of the process they run in. ``message_limit`` is in characters."""
 
     name: str
     version: str
     message_limit: int
-    ping: float
-    send_timeout: float
+    pulse: Pulse
 
 
 def engine_of(request: Request) -> Engine:
@@ -31,6 +31,16 @@ def engine_of(request: Request) -> Engine:
 
 def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
+
+
+def wire_of(scope: Scope, send: Send) -> Send:
+    """The server's own ``send``, for what no middleware has to see; ``send`` where nobody kept it."""
+    return cast(Send, scope.get(_WIRE, send))
+
+
+def keep_wire(scope: Scope, send: Send) -> None:
+    """Remember ``send`` for :func:`wire_of`."""
+    scope[_WIRE] = send
 
 
 def request_id() -> str:

@@ -9,12 +9,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat.errors import ChatError
 from chat.ids import ID, new_id
-from handlers.context import set_request_id
+from handlers.context import keep_wire, set_request_id
 from handlers.errors import internal_error, problem
 
 _LOGGED = {"x-session-id": "session_id", "x-run-id": "run_id"}
 
 logger = logging.getLogger("parley.access")
+
+
+class WireMiddleware:
+    """The outermost: keeps the server's own ``send`` at hand for the streams."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        keep_wire(scope, send)
+        await self._app(scope, receive, send)
 
 
 class RequestMiddleware:

@@ -20,6 +20,7 @@ from chat.engine import Engine, Timing
 from chat.events import Event, ReasoningDelta, TextDelta
 from chat.generation import Policy
 from chat.ids import new_id
+from chat.live import LiveRun
 from chat.ports import Append, Committed, Finished, ModelRequest, NewRun, Part
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
@@ -39,6 +40,16 @@ async def soon(awaitable: Awaitable[T]) -> T:
     """Wait for what has to happen now; TimeoutError if it does not."""
     async with asyncio.timeout(PATIENCE):
         return await awaitable
+
+
+async def until_more(live: LiveRun, seen: int) -> None:
+    """Return when there are more than ``seen`` events to see, or no more will come."""
+    while len(live.events) <= seen and not live.closed and live.trouble is None:
+        waiter = live.look_out()
+        try:
+            await waiter
+        finally:
+            live.overlook(waiter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat import engine as chat_engine
+from chat import following as chat_following
+from chat import live as chat_live
 from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import Event, RunCancelled, RunCompleted, TextDelta, completed
 from chat.ports import Batch, Claim, NewRetry, OnBusy
 from chat.runs import Run, RunStatus
-from tests.scripted import STOP, ScriptedModel, engine_on, everything, message, opened, soon, unsteady
+from tests.scripted import STOP, ScriptedModel, engine_on, everything, message, opened, soon, unsteady, until_more
 from tests.store.sites import said
 
 HI, THERE = TextDelta("Hi "), TextDelta("there")
@@ -175,7 +177,8 @@ async def test_followers_that_come_and_go_lose_nothing(
 async def test_long_replay_comes_in_pages_and_lets_others_live(
     engine: Engine, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
-    monkeypatch.setattr(chat_engine, "FOLLOW_EVENTS", 3)
+    monkeypatch.setattr(chat_live, "FOLLOW_EVENTS", 3)
+    monkeypatch.setattr(chat_following, "FOLLOW_EVENTS", 3)
     texts = [f"{number} " for number in range(7)]
     model.scripts = ([*texts, STOP if ended else asyncio.Event()],)
     run = await started(engine)
@@ -201,12 +204,34 @@ async def test_long_replay_comes_in_pages_and_lets_others_live(
     assert seen_at == sorted(set(seen_at))  # between two pages, others had their turn
 
 
+async def test_follower_that_waits_can_be_nudged(engine: Engine, gate: asyncio.Event) -> None:
+    run = await started(engine)
+    with closing(await engine.follower(run.id, 0)) as follower:
+        follower.nudge()  # nobody waits yet
+        batch = await soon(follower.next())
+        assert batch is not None
+        assert batch.events
+        seen = len(batch.events)
+        for _ in range(2):
+            waiting = asyncio.create_task(follower.next())
+            await asyncio.sleep(0)
+            follower.nudge()
+            follower.nudge()
+            assert await soon(waiting) == Batch(seen + 1, ())
+        gate.set()
+        while (batch := await soon(follower.next())) is not None:
+            assert batch.first_seq == seen + 1
+            seen += len(batch.events)
+        assert await follower.next() is None
+    assert seen == len(await everything(engine, run.id))
+
+
 async def test_page_is_small_however_long_its_events_are(engine: Engine, gate: asyncio.Event) -> None:
     run = await started(engine)
     live = engine._live.owned(run.id)
     assert live is not None
     texts = [letter * 30_000 for letter in "abcdefg"]
-    await live.wait(0)
+    await until_more(live, 0)
     for text in texts:
         engine._journal.append(live, TextDelta(text[:15_000]))
         engine._journal.append(live, TextDelta(text[15_000:]))
@@ -214,7 +239,7 @@ async def test_page_is_small_however_long_its_events_are(engine: Engine, gate: a
     gate.set()
     batches = [batch async for batch in engine.follow(run.id, 0)]
     sizes = [sum(len(event.text) for event in batch.events if isinstance(event, TextDelta)) for batch in batches]
-    assert max(sizes) < chat_engine.FOLLOW_CHARS + 15_000
+    assert max(sizes) < chat_live.FOLLOW_CHARS + 15_000
     assert sum(sizes) == 7 * 30_000 + len("Hi there")
 
 

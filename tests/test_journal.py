@@ -12,7 +12,7 @@ from chat.events import Event, ReasoningDelta, RunCancelled, Seam, TextDelta, an
 from chat.journal import LONGEST_DELTA, MERGE_ABOVE, Journal, merged
 from chat.live import LiveRun
 from tests.ledger import Ledger, running
-from tests.scripted import soon
+from tests.scripted import soon, until_more
 from tests.strategies import deltas, logs
 
 HI, THERE, STOPPED = TextDelta("Hi "), TextDelta("there"), RunCancelled("requested")
@@ -51,7 +51,7 @@ async def test_event_is_visible_when_it_is_committed_and_not_before(store: Ledge
     run = live()
     store.gate.clear()
     journal.append(run, HI)
-    following = asyncio.create_task(run.wait(0))
+    following = asyncio.create_task(until_more(run, 0))
     await soon(store.begun.wait())
     assert (run.events, following.done(), run.answer) == ([], False, "Hi ")
     store.gate.set()
@@ -182,7 +182,7 @@ async def test_run_goes_into_trouble_and_is_settled_with_all_it_said(
     await soon(journal.flush())
     store.fault, store.done_anyway = fault, done_anyway
     journal.append(run, HI)
-    following = asyncio.create_task(run.wait(1))
+    following = asyncio.create_task(until_more(run, 1))
     await soon(following)  # its followers are told
     assert (run.events, run.trouble) == ([TextDelta("Oh. ")], fault)
     with pytest.raises(ChatError) as caught:

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat import live as chat_live
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import Event, RunCancelled, TextDelta, answer_text
 from chat.live import LiveRun, LiveRuns
 from chat.runs import RunStatus
 from tests.ledger import Ledger, running
-from tests.scripted import soon
+from tests.scripted import soon, until_more
 from tests.strategies import logs, unfinished
 
 HI, THERE, STOPPED = TextDelta("Hi "), TextDelta("there"), RunCancelled("requested")
@@ -45,19 +46,19 @@ def test_gap_is_not_filled_with_what_comes_behind_it(log: list[Event], gap: int)
 
 async def test_follower_waits_for_what_it_has_not_seen() -> None:
     live = live_run()
-    waiting = [asyncio.create_task(live.wait(seen)) for seen in (0, 0, 1)]
+    waiting = [asyncio.create_task(until_more(live, seen)) for seen in (0, 0, 1)]
     await asyncio.sleep(0)
     live.publish([HI])
     await soon(asyncio.wait(waiting[:2]))
     assert not waiting[2].done()
     live.publish([THERE])
     await soon(waiting[2])
-    await soon(live.wait(1))
+    await soon(until_more(live, 1))
 
 
 async def test_follower_that_goes_away_is_not_woken() -> None:
     live = live_run()
-    gone, staying = asyncio.create_task(live.wait(0)), asyncio.create_task(live.wait(0))
+    gone, staying = asyncio.create_task(until_more(live, 0)), asyncio.create_task(until_more(live, 0))
     await asyncio.sleep(0)
     gone.cancel()
     live.publish([HI])  # before the one that goes has noticed
@@ -69,7 +70,7 @@ async def test_follower_that_goes_away_is_not_woken() -> None:
 @pytest.mark.parametrize("how", ["close", "lose", "trouble", "terminal"])
 async def test_nothing_is_waited_for_when_nothing_comes(how: str) -> None:
     live = live_run()
-    waiting = asyncio.create_task(live.wait(5))
+    waiting = asyncio.create_task(until_more(live, 5))
     await asyncio.sleep(0)
     match how:
         case "close":
@@ -82,7 +83,43 @@ async def test_nothing_is_waited_for_when_nothing_comes(how: str) -> None:
         case _:
             live.publish([STOPPED])
     await soon(waiting)
-    await soon(live.wait(5))
+    await soon(until_more(live, 5))
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> LiveRun:
+    """A run with many followers, who rest until they are woken by something else than their timer."""
+    monkeypatch.setattr(chat_live, "LONGEST_PAUSE", 3600)
+    live = live_run()
+    live.followers = 10**9
+    return live
+
+
+async def test_crowd_is_woken_once_for_all_that_piles_up(crowd: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_live, "LONGEST_PAUSE", 0.01)
+    waiter = crowd.look_out()
+    crowd.publish([HI])
+    crowd.publish([THERE])
+    assert not waiter.done()
+    await soon(waiter)
+    assert crowd.page(0).events == [HI, THERE]
+
+
+async def test_crowd_does_not_rest_when_its_stream_ends_here(crowd: LiveRun) -> None:
+    waiter = crowd.look_out()
+    crowd.publish([HI])
+    crowd.close()
+    assert waiter.done()
+    assert crowd._rest is None
+
+
+def test_followers_at_the_same_place_get_the_same_page() -> None:
+    live = live_run()
+    live.events = [HI]
+    page = live.page(0)
+    assert live.page(0) is page
+    live.events.append(THERE)
+    assert (page.events, live.page(0).events, live.page(1).events) == ([HI], [HI, THERE], [THERE])
 
 
 # --- those of this process

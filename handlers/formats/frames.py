@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping
 
 # A lone CR ends a line too: in a data line it would cut the text off, in JSON it is escaped.
+PING = b": ping\n\n"
+"""A comment: it keeps proxies and clients from giving up on a stream in which nothing happens."""
+
 _NEWLINE = re.compile("\r\n|\n|\r")
 
 

@@ -1,7 +1,10 @@
 """Clients that stay while nothing comes, and clients that go away before their answer is complete."""
 
 import asyncio
+import re
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +75,31 @@ async def test_run_that_has_ended_when_its_client_goes_is_complete(client: Clien
     response = await client.post("/chat", json={"message": "Hi", "stream": stream, "on_disconnect": "cancel"})
     run = await client.get(f"/runs/{response.headers['x-run-id']}")
     assert run.json()["status"] == "completed"
+
+
+class StalledExchange(Exchange):
+    """Its client reads the first word and nothing more."""
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        await super()._send(message)
+        if b"data: Hello" in message.get("body", b""):
+            await asyncio.Event().wait()
+
+
+async def test_reader_that_stalls_is_dropped_and_the_run_goes_on(
+    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with served(tmp_path, model, send_timeout=0.02) as client:
+        exchange = StalledExchange(client.app, {"message": "Hi"})
+        await soon(exchange.done)
+        [run_id] = re.findall(rb"id: (run_[^.]+)\.0", exchange.sent)
+        assert (await soon(client.app.state.engine.result(run_id.decode()))).status is RunStatus.COMPLETED
+    assert "a reader that stalled was dropped" in capsys.readouterr().err
+
+
+async def test_stop_of_the_server_reaches_a_reader_that_stalls(client: Client) -> None:
+    exchange = StalledExchange(client.app, {"message": "Hi"})
+    await exchange.until(b"data: Hello")
+    exchange.done.cancel()
+    await asyncio.wait({exchange.done})
+    assert exchange.done.cancelled()
