@@ -21,7 +21,10 @@ _RUN = """
     FROM runs JOIN sessions ON sessions.id = runs.session_id
 """
 
-_ACTIVE = "runs.session_id = ? AND runs.status IN ('queued', 'running') ORDER BY runs.status DESC, runs.pos LIMIT 1"
+_ACTIVE = """
+    runs.session_id = ? AND (runs.status = 'queued' OR runs.status = 'running')
+    ORDER BY runs.status DESC, runs.pos LIMIT 1
+"""
 
 
 def _to_run(row: Sequence[Any]) -> Run:
@@ -150,7 +153,9 @@ def _place_turns(
 def _check_parent(db: sqlite3.Connection, session_id: str, parent_id: str | None) -> None:
     if parent_id is not None:
         known = "SELECT 1 FROM messages WHERE id = ? AND session_id = ? AND role = 'assistant'"
-        coming = "SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND status IN ('queued', 'running')"
+        coming = (
+            "SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND (status = 'queued' OR status = 'running')"
+        )
         if not rows(db, f"{known} UNION ALL {coming}", (parent_id, session_id) * 2):
             raise ChatError("invalid_request", "parent_id is not an assistant's message of this session.")
 
@@ -158,9 +163,10 @@ def _check_parent(db: sqlite3.Connection, session_id: str, parent_id: str | None
 def _same_child(db: sqlite3.Connection, session_id: str, parent_id: str | None, turn: Turn) -> str | None:
     found = rows(
         db,
-        """SELECT id FROM messages WHERE session_id = ? AND parent_id IS ? AND role = ? AND content = ?
+        """SELECT id FROM messages WHERE coalesce(parent_id, session_id) = ? AND parent_id IS ? AND session_id = ?
+               AND role = ? AND content = ?
            ORDER BY pos DESC LIMIT 1""",
-        (session_id, parent_id, turn.role, turn.content),
+        (parent_id or session_id, parent_id, session_id, turn.role, turn.content),
     )
     return str(found[0][0]) if found else None
 
@@ -217,7 +223,7 @@ def claim(db: sqlite3.Connection, owner: int) -> list[Run]:
     rows(
         db,
         """UPDATE runs SET owner = NULL
-           WHERE status IN ('queued', 'running') AND owner NOT IN (SELECT id FROM owners)""",
+           WHERE (status = 'queued' OR status = 'running') AND owner NOT IN (SELECT id FROM owners)""",
     )
     taken = rows(
         db,
@@ -263,7 +269,7 @@ def cancel_requests(db: sqlite3.Connection, owner: int) -> list[tuple[str, str]]
     found = rows(
         db,
         """SELECT id, cancel_requested FROM runs
-           WHERE status IN ('queued', 'running') AND cancel_requested IS NOT NULL AND owner = ?""",
+           WHERE (status = 'queued' OR status = 'running') AND cancel_requested IS NOT NULL AND owner = ?""",
         (owner,),
     )
     return [(run_id, reason) for run_id, reason in found]

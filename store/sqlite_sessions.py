@@ -14,7 +14,7 @@ _SESSION = """
     SELECT id, user_id, title, metadata,
            coalesce((SELECT message_id FROM runs
                      WHERE session_id = sessions.id AND answer_id = sessions.leaf_id
-                       AND status IN ('queued', 'running')), leaf_id),
+                       AND (status = 'queued' OR status = 'running')), leaf_id),
            message_count, created_at, updated_at, touched
     FROM sessions
 """

@@ -1,5 +1,6 @@
 """Nothing takes longer because there is more of everything: SQLite's steps are counted, which no clock disturbs."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,13 +53,13 @@ def _asked(session: str, place: Place | None = None, *, claim: str | None = None
         "scripted",
         place=place or Leaf(),
         on_busy=OnBusy.QUEUE,
-        claim=claim and Claim(claim, "print") or None,
+        claim=(claim and Claim(claim, "print")) or None,
     )
 
 
 async def _everything(file: Path, size: Size) -> dict[str, int]:
     """The steps of all that a store can be asked."""
-    fill(file, size)
+    await asyncio.to_thread(fill, file, size)
     meter = Meter()
     async with opened_store(file) as store:
         await meter.attach(store)
