@@ -18,7 +18,7 @@ OURS, OTHERS, TEXT, FAINT = "#0f766e", "#b6c2cf", "#1f2933", "#7b8794"
 WIDEST = 3
 """Panels side by side."""
 
-MANY_TIMES = 30
+MANY_TIMES = 500
 """Largest value in times of the smallest beyond which bars on a linear scale show nothing of the small ones."""
 
 _NUMBER = re.compile(r"-?[0-9][0-9,]*(?:\.[0-9]+)?")
@@ -63,13 +63,12 @@ def panels(columns: Sequence[str], rows: Sequence[Sequence[object]], chart: int 
 
 def label(row: Sequence[object], columns: Sequence[str]) -> str:
     name = str(row[0])
-    return f"{name} {columns[0]}" if number(name) is not None else name
+    return f"{columns[0]}: {name}" if number(name) is not None else name
 
 
 def draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
-    colours = [OURS if len(labels) == 1 or "Parley" in name else OTHERS for name in labels]
-    if not any("Parley" in name for name in labels):
-        colours = [OURS] * len(labels)
+    beside = any("Parley" in name for name in labels)
+    colours = [OURS if not beside or "Parley" in name else OTHERS for name in labels]
     bars = axes.barh(range(len(labels)), panel.values, color=colours, height=0.62)
     positive = [value for value in panel.values if value > 0]
     largest = max(positive, default=1.0)
@@ -81,7 +80,7 @@ def draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
         axes.set_xlim(0, largest * 1.3)
     axes.bar_label(bars, panel.said, padding=4, color=TEXT, fontsize=9)
     axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(labels) - 0.5, -0.5)  # the first row on top
     axes.set_xticks([])
     axes.minorticks_off()
     axes.set_title(panel.title + (" (logarithmic)" if logarithmic else ""), loc="left", fontsize=10, color=FAINT)
