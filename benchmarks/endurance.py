@@ -149,6 +149,7 @@ async def _client(load: Load, number: int) -> None:
 
 
 async def _endure(load: Load, watch: "Watch", rest: float) -> None:
+    watch.looks.append(await watch.look(load))
     watching = asyncio.create_task(watch.run(load))
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -188,8 +189,8 @@ class Watch:
 
     async def run(self, load: Load) -> None:
         while True:
-            self.looks.append(await self.look(load))
             await asyncio.sleep(min(0.2 + self.looks[-1].runs / 10_000, 10))
+            self.looks.append(await self.look(load))
 
     async def look(self, load: Load) -> Look:
         server, tasks = self._server, self._folder / "tasks"

@@ -147,11 +147,13 @@ class Engine:
         Raises:
             ChatError: ``not_found``; ``cursor_ahead`` of anything that was ever shown; ``cursor_expired``.
         """
+        live = self._live.owned(run_id)
+        if live is not None and not live.closed and after <= len(live.events):
+            return live.run  # all that has to be known is in memory, when a thousand clients reconnect at once
         run = await self.run(run_id)
         if run.status.active:
-            live = self._live.owned(run_id)
             # What another process shows is committed, and may be a moment ahead of what is visible here.
-            there = (live is not None and len(live.events) >= after) or await self._logged(run_id, after)
+            there = await self._logged(run_id, after)
         else:
             there = after <= run.last_seq
             await self.store.events(run_id, after, 1)

@@ -18,9 +18,9 @@ gone never waits for its socket."""
 FOLLOW_CHARS = 65_536
 """The same in characters of text: what a follower that stalls keeps in memory, and not a whole answer."""
 
-PAUSE_PER_FOLLOWER = 60e-6
+PAUSE_PER_FOLLOWER = 80e-6
 """Seconds that a run's followers rest between two looks, for each of them: to wake one costs a fifth of that. A
-thousand followers of one run get what it says every 60 ms, many tokens in one frame's cost."""
+thousand followers of one run get what it says every 80 ms, many tokens in one frame's cost."""
 
 LONGEST_PAUSE = 0.5
 """Seconds that a crowd rests at most, however large it is."""

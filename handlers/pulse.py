@@ -8,7 +8,7 @@ LONGEST_BEAT = 1.0
 
 
 class Stream(Protocol):
-    """``since``, of the loop's clock: when its last send began if it is ``sending``, else when that ended."""
+    """``since``, of the loop's clock: when its last send began. ``sending``: it has not ended yet."""
 
     since: float
     sending: bool
@@ -34,17 +34,22 @@ class Pulse:
         self._patience = patience
         self._pause = min(ping / 4, patience / 4, LONGEST_BEAT)
         self._streams: set[Stream] = set()
+        self._next: asyncio.TimerHandle | None = None
 
     def add(self, stream: Stream) -> None:
-        if not self._streams:
-            asyncio.get_running_loop().call_later(self._pause, self._beat)
         self._streams.add(stream)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_later(self._pause, self._beat)
 
     def remove(self, stream: Stream) -> None:
         self._streams.discard(stream)
+        if not self._streams and self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def _beat(self) -> None:
         loop = asyncio.get_running_loop()
+        self._next = loop.call_later(self._pause, self._beat)  # first: one stream's mistake does not stop the clock
         now = loop.time()
         for stream in self._streams:
             past = now - stream.since
@@ -53,5 +58,3 @@ class Pulse:
                     stream.drop()
             elif past >= self._ping:
                 stream.ping()
-        if self._streams:
-            loop.call_later(self._pause, self._beat)
