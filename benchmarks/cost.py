@@ -17,6 +17,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.load import GRACE
 from benchmarks.peers import HANDWRITTEN, LITELLM_PROXY, NOT_TAKEN, PARLEY, PASSTHROUGH, PEERS, Peer
 from benchmarks.processes import ROOT, Server, upstream
 from benchmarks.report import Report, verdict
@@ -258,14 +259,16 @@ def _row(peer: Peer, samples: Samples) -> Sequence[object]:
         f"{min(1, _median(found, 'delivered')):.0%}",
         _milliseconds(_median(found, "p50")),
         _milliseconds(_median(found, "p99")),
-        _milliseconds(_median(found, "first_frame")),
+        _milliseconds(_median(found, "first_frame"), given_up=GRACE * 1e3),
         f"{_median(found, 'request') * 1e3:.1f}",
         f"{_median(found, 'memory') / 2**20:.0f}",
     )
 
 
-def _milliseconds(value: float) -> str:
-    return "n/a" if value == inf else f"{value:,.1f}"
+def _milliseconds(value: float, given_up: float = inf) -> str:
+    if value == inf:
+        return "none came"
+    return f"{value:,.1f}" if value < given_up else f"over {given_up:,.0f}"
 
 
 def _median(samples: Sequence[Sample], name: str) -> float:
@@ -301,7 +304,7 @@ def _conditions(samples: Samples, left_out: Mapping[str, str]) -> Sequence[str]:
     ]
     if late:
         notes.append(
-            f"Overloaded: {', '.join(late)}. Their latencies grow for as long as the load lasts. What a token costs "
+            f"Overloaded: {'; '.join(late)}. Their latencies grow for as long as the load lasts. What a token costs "
             "them is that of finite answers in as many streams, read to their ends, less what the requests cost; "
             "they handle it in bundles then, which is cheaper."
         )

@@ -47,7 +47,7 @@ class Panel:
 
 
 def number(cell: object) -> float | None:
-    found = _NUMBER.match(str(cell).strip())
+    found = _NUMBER.match(str(cell).removeprefix("over ").strip())
     return float(found[0].replace(",", "")) if found else None
 
 
