@@ -23,6 +23,7 @@ class Follower:
         self._ended = False
         self._nudged = False
         self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def next(self) -> Batch | None:
         """The next events, when there are some; an empty batch after a nudge; None when no more come from here.
@@ -67,7 +68,8 @@ class Follower:
             if self._nudged:
                 self._nudged = False
                 return Batch(self._after + 1, ())
-            waiter = self._waiter = live.look_out()
+            waiter = self._waiter = self._loop.create_future()
+            live.look_out(waiter)
             try:
                 await waiter
             finally:

@@ -111,11 +111,9 @@ class LiveRun:
                 waiter.set_result(None)
         self._waiters.clear()
 
-    def look_out(self) -> asyncio.Future[None]:
-        """What is done at the next :meth:`wake`."""
-        waiter = asyncio.get_running_loop().create_future()
+    def look_out(self, waiter: asyncio.Future[None]) -> None:
+        """Have ``waiter`` done at the next :meth:`wake`."""
         self._waiters.add(waiter)
-        return waiter
 
     def overlook(self, waiter: asyncio.Future[None]) -> None:
         """Nobody waits for it any more."""

@@ -45,7 +45,7 @@ class SilenceLimit:
         self._timer.cancel()
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)  # to find the loop costs Python 3.11 a system call
         assert task is not None
         self._cancelling = task.cancelling()
 

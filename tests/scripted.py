@@ -45,7 +45,8 @@ async def soon(awaitable: Awaitable[T]) -> T:
 async def until_more(live: LiveRun, seen: int) -> None:
     """Return when there are more than ``seen`` events to see, or no more will come."""
     while len(live.events) <= seen and not live.closed and live.trouble is None:
-        waiter = live.look_out()
+        waiter = asyncio.get_running_loop().create_future()
+        live.look_out(waiter)
         try:
             await waiter
         finally:

@@ -97,7 +97,8 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> LiveRun:
 
 async def test_crowd_is_woken_once_for_all_that_piles_up(crowd: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_live, "LONGEST_PAUSE", 0.01)
-    waiter = crowd.look_out()
+    waiter = asyncio.get_running_loop().create_future()
+    crowd.look_out(waiter)
     crowd.publish([HI])
     crowd.publish([THERE])
     assert not waiter.done()
@@ -106,7 +107,8 @@ async def test_crowd_is_woken_once_for_all_that_piles_up(crowd: LiveRun, monkeyp
 
 
 async def test_crowd_does_not_rest_when_its_stream_ends_here(crowd: LiveRun) -> None:
-    waiter = crowd.look_out()
+    waiter = asyncio.get_running_loop().create_future()
+    crowd.look_out(waiter)
     crowd.publish([HI])
     crowd.close()
     assert waiter.done()
