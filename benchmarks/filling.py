@@ -85,6 +85,8 @@ def fill(file: Path, size: Size) -> None:
                VALUES (?, ?, '{}', ?, ?, ?, ?, ?)""",
             rows.sessions(),
         )
+        db.execute("UPDATE messages_indexed SET up_to = (SELECT max(pos) FROM messages)")
+        db.execute("INSERT INTO messages_index (messages_index) VALUES ('rebuild')")
         db.execute("COMMIT")
 
 

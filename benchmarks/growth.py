@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.filling import LONG, Size, fill, session_id, user_id
 from benchmarks.processes import parley
 from benchmarks.report import Report
+from chat.commands import NewRun
 from chat.events import TextDelta, completed
 from chat.ids import new_id
-from chat.ports import Append, NewRun, Settlement
+from chat.ports import Append, Settlement
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
 

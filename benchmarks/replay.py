@@ -27,9 +27,10 @@ from benchmarks.streams import (
     start_run,
 )
 from benchmarks.tokens import MARK, token
+from chat.commands import NewRun
 from chat.events import Event, TextDelta, completed
 from chat.ids import new_id
-from chat.ports import Append, NewRun, Settlement
+from chat.ports import Append, Settlement
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
 
