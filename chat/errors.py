@@ -30,6 +30,7 @@ class ModelError(ChatError):
     """The model's side failed. ``retryable`` tells the client whether asking again can help.
 
     ``transient`` tells the engine that the very same request may be sent again, as long as nothing was shown.
+    ``final`` says that the request is at fault, such as by a text that is refused: no other model should be asked.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class ModelError(ChatError):
         *,
         retryable: bool,
         transient: bool = False,
+        final: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(code, message, retry_after=retry_after)
         self.retryable = retryable
         self.transient = transient
+        self.final = final
 
 
 class StoreUnavailableError(ChatError):
@@ -51,6 +54,10 @@ class StoreUnavailableError(ChatError):
 
     def __init__(self, message: str = "The conversation store is not available right now.") -> None:
         super().__init__("store_unavailable", message, retry_after=2)
+
+
+class StoreNewerError(StoreUnavailableError):
+    """A later version of this service has changed the database; this one would not understand it. It is left alone."""
 
 
 class StoreCorruptError(ChatError):

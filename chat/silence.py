@@ -17,28 +17,31 @@ class SilenceLimit:
     Only :meth:`heard` counts, and only the time in which somebody waits. Works like :func:`asyncio.timeout`, by
     cancelling the task that waits; but one timer serves all waits of a stream, where a timeout for each would cost
     more than the reading. The clock is monotonic. A wait also ends, ``cut``, soon after ``connected()`` is False.
+    From the first :meth:`heard` on the limit is ``later``.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, later: float | None = None) -> None:
         self.connected: Callable[[], bool] = lambda: True
         self.cut = False
         self._loop = asyncio.get_running_loop()
         self._limit = limit
+        self._later = limit if later is None else later
         self._since = self._loop.time()
         self._task: asyncio.Task[object] | None = None  # the one that waits
         self._cancelling = 0
         self._overdue = False
         self._suspect = False
-        self._timer = self._loop.call_later(min(limit, _PULSE), self._look)
+        self._timer = self._loop.call_later(min(limit, self._later, _PULSE), self._look)
 
     def heard(self) -> None:
         """Start counting anew."""
         self._since = self._loop.time()
+        self._limit = self._later
 
     def shorten(self, limit: float) -> None:
         """Wait no longer than this, from now on; nothing if the limit is as short already."""
-        if limit < self._limit:
-            self._limit = limit
+        if limit < max(self._limit, self._later):
+            self._later = min(limit, self._later)
             self.heard()
 
     def close(self) -> None:

@@ -6,11 +6,14 @@ own. So what does not look as it should is ignored, as long as no text can be lo
 
 import json
 import re
+import secrets
+import string
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, TypeGuard
 
 from chat.errors import ModelError
-from chat.events import ReasoningDelta, TextDelta, Usage
+from chat.events import ReasoningDelta, TextDelta, ToolDelta, ToolStarted, Usage
 from chat.ports import Finished, Part
 from chat.sse import MAX_EVENT_BYTES, SSEDecoder
 
@@ -19,6 +22,14 @@ MAX_TOKENS = 1 << 40
 
 # "stop", "length", "content_filter": it is stored and shown, so it stays a word.
 MAX_REASON_LENGTH = 64
+
+# Calls in one answer; more is a model gone astray.
+MAX_CALLS = 64
+
+MAX_NAME_LENGTH = 64
+
+_CALL_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CALL_LETTERS = string.ascii_letters + string.digits
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Words and short numbers, no more: a key or a piece of a prompt does not fit.
@@ -37,10 +48,10 @@ class CompletionDecoder:
 
     ``done`` when nothing more can come: :class:`Finished` is out, or ``failure`` says why it never will be. The
     failure is kept and not raised, because good parts may stand in front of it in the same bytes. ``label`` is for
-    the log: what the upstream called its error, or what ours is.
+    the log: what the upstream called its error, or what ours is. ``taken`` are the ids of earlier calls in the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Collection[str] = ()) -> None:
         self.done = False
         self.failure: ModelError | None = None
         self.label = ""
@@ -49,6 +60,7 @@ class CompletionDecoder:
         self._usage: Usage | None = None
         self._mould: _Mould | None = None
         self._misses = 0
+        self._calls = _Calls(taken)
         self._text_only = False  # the chunk that was read last has text and nothing else to say
 
     @property
@@ -115,21 +127,30 @@ class CompletionDecoder:
         if chunk.get("error"):
             self.label = error_label(chunk)
             raise _reported()
-        if usage := chunk.get("usage"):
+        if usage := _reported_usage(chunk):
             self._usage = _usage(usage) or self._usage
         choice = _first(chunk.get("choices"))
         if choice is None:
             return
         thought = text = ""
+        calls: object = None
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+            thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+            content = delta.get("content")
+            if isinstance(content, list):
+                thought, text = _thoughts(content), _joined(content)
+            else:
+                text = _text(content)
+            if thought:
                 parts.append(ReasoningDelta(thought))
-            if text := _text(delta.get("content")):
+            if text:
                 parts.append(TextDelta(text))
+            if calls := delta.get("tool_calls"):
+                self._calls.take(calls, parts)
         if reason := _text(choice.get("finish_reason")):
             self._reason = reason[:MAX_REASON_LENGTH]
-        self._text_only = bool(text) and not (thought or reason or usage)
+        self._text_only = bool(text) and not (thought or calls or reason or usage)
 
     def _end(self, parts: list[Part]) -> None:
         self.done = True
@@ -142,6 +163,51 @@ class CompletionDecoder:
     def _fail(self, error: ModelError) -> None:
         self.done = True
         self.failure = error
+
+
+class _Calls:
+    """The tool calls that an answer is writing, told apart by their index or, where there is none, by their id."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = set(taken)
+        self._open: dict[object, str] = {}
+        self._last: object = None
+
+    def take(self, fragments: object, parts: list[Part]) -> None:
+        for fragment in fragments if isinstance(fragments, list) else ():
+            if isinstance(fragment, dict):
+                self._take(fragment, parts)
+
+    def _take(self, fragment: dict[str, Any], parts: list[Part]) -> None:
+        function = fragment.get("function")
+        if not isinstance(function, dict):
+            return
+        name, given = _text(function.get("name")), _text(fragment.get("id"))
+        key = fragment.get("index")
+        if not isinstance(key, int):  # Gemini's calls come whole, without one
+            key = given or (self._last if not name else object())
+        call_id = self._open.get(key)
+        if call_id is None:
+            if not name or len(self._open) >= MAX_CALLS:
+                return  # nobody could call what has no name
+            call_id = self._open[key] = self._id(given)
+            parts.append(ToolStarted(call_id, name[:MAX_NAME_LENGTH]))
+        self._last = key
+        if arguments := _arguments(function.get("arguments")):
+            parts.append(ToolDelta(call_id, arguments))
+
+    def _id(self, given: str) -> str:
+        """The server's id, which goes back to it with the result, if it can be one; else nine letters and digits,
+        which is what the strictest of them takes."""
+        while not _CALL_ID.fullmatch(given) or given in self._taken:
+            given = "".join([secrets.choice(_CALL_LETTERS) for _ in range(9)])
+        self._taken.add(given)
+        return given
+
+
+def _arguments(value: object) -> str:
+    """A fragment of JSON; some servers send the object itself, and whole."""
+    return json.dumps(value) if isinstance(value, dict) else _text(value)
 
 
 class _Mould:
@@ -217,11 +283,46 @@ def _text(value: object) -> str:
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
+def _reported_usage(chunk: dict[str, Any]) -> object:
+    """What the chunk says of tokens: Groq has an envelope of its own for it, in all that is streamed."""
+    if usage := chunk.get("usage"):
+        return usage
+    groq = chunk.get("x_groq")
+    return groq.get("usage") if isinstance(groq, dict) else None
+
+
+def _thoughts(pieces: list[object]) -> str:
+    """What Mistral's reasoning models think: https://docs.mistral.ai/capabilities/reasoning/"""
+    return "".join([_joined(piece.get("thinking")) for piece in pieces if isinstance(piece, dict)])
+
+
+def _joined(pieces: object) -> str:
+    found = pieces if isinstance(pieces, list) else []
+    return "".join([_text(piece.get("text")) for piece in found if isinstance(piece, dict)])
+
+
 def _usage(value: object) -> Usage | None:
+    """The parts of a whole count only if they can be parts of it; else the whole alone is believed."""
     if not isinstance(value, dict):
         return None
     asked, answered = value.get("prompt_tokens"), value.get("completion_tokens")
-    return Usage(asked, answered) if _is_count(asked) and _is_count(answered) else None
+    if not (_is_count(asked) and _is_count(answered)):
+        return None
+    thought = _part(value.get("completion_tokens_details"), "reasoning_tokens")
+    if thought and value.get("total_tokens") == asked + answered + thought:
+        answered += thought  # xAI and Gemini count the reasoning beside the answer and bill both
+    cached = _part(value.get("prompt_tokens_details"), "cached_tokens") or _part(value, "prompt_cache_hit_tokens")
+    return Usage(
+        asked,
+        answered,
+        cached_tokens=cached if cached <= asked else 0,
+        reasoning_tokens=thought if thought <= answered else 0,
+    )
+
+
+def _part(details: object, name: str) -> int:
+    count = details.get(name) if isinstance(details, dict) else None
+    return count if _is_count(count) else 0
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -9,9 +9,10 @@ import pytest
 
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, Usage
-from chat.model import CONTINUE, FINISH_GRACE
-from chat.ports import Finished, ModelRequest
+from chat.model import CONTINUE, FINISH_GRACE, UNANSWERED
+from chat.ports import Finished, ModelRequest, ToolSpec
 from chat.sessions import Turn
+from chat.steps import Call, Step
 from tests.asking import (
     HELLO,
     INCOMPLETE,
@@ -26,7 +27,8 @@ from tests.asking import (
     model_at,
     playing,
 )
-from tests.upstream import Action, End, Raw, chunk, completion, done, finish, reply, soon, sse
+from tests.patience import soon
+from tests.upstream import Action, End, Raw, chunk, completion, done, finish, reply, sse
 
 # --- good answers ---------------------------------------------------------------------------------------------
 
@@ -64,6 +66,51 @@ async def test_request_says_what_is_needed_and_no_more() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+async def test_tools_and_what_they_have_answered_are_told_to_the_model() -> None:
+    asked = Call("call_1", "weather", '{"city": "Oslo"}', "It rains.")
+    lost, failed = Call("call_2", "weather", '{"ci'), Call("call_3", "weather", "[]", error="No such city.")
+    request = ModelRequest(
+        [Turn("user", "Hi"), Turn("assistant", "Look: it rains.", [Step("Look: ", [asked])]), Turn("user", "And now?"),
+         Turn("assistant", "", [Step("", [lost])])],
+        steps=[Step("Again. ", [failed])],
+        tools=[ToolSpec("weather", "The weather.", {"type": "object"})],
+    )  # fmt: skip
+    async with playing(completion("Rain.")) as (upstream, model):
+        await ask(model, request)
+        body = (await upstream.request(0)).body
+
+    def called(call_id: str, arguments: str, text: str | None) -> dict[str, object]:
+        function = {"name": "weather", "arguments": arguments}
+        return {
+            "role": "assistant",
+            "content": text,
+            "tool_calls": [{"id": call_id, "type": "function", "function": function}],
+        }
+
+    def told(call_id: str, text: str) -> dict[str, object]:
+        return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+    function = {"name": "weather", "description": "The weather.", "parameters": {"type": "object"}}
+    assert body["tools"] == [{"type": "function", "function": function}]
+    assert body["messages"] == [
+        {"role": "user", "content": "Hi"},
+        called("call_1", '{"city": "Oslo"}', "Look: "),
+        told("call_1", "It rains."),
+        {"role": "assistant", "content": "it rains."},
+        {"role": "user", "content": "And now?"},
+        called("call_2", "{}", None),
+        told("call_2", f"Error: {UNANSWERED}"),
+        called("call_3", "{}", "Again. "),
+        told("call_3", "Error: No such city."),
+    ]
+
+
+async def test_request_may_name_another_model() -> None:
+    async with playing(completion("Fine.")) as (upstream, model):
+        await ask(model, ModelRequest([Turn("user", "Hi")], model="gpt-other"))
+        assert (await upstream.request(0)).body["model"] == "gpt-other"
 
 
 async def test_prefix_is_shown_to_the_model_to_be_continued() -> None:
@@ -232,14 +279,31 @@ async def test_no_first_part_in_time_is_a_timeout() -> None:
     assert kind(error) == TIMEOUT
 
 
+async def test_first_part_may_take_longer_than_the_next() -> None:
+    async with playing(reply(0.3, chunk("a"), End.HOLD), silence=0.1, first=20) as (_, model):
+        parts, error = await soon(ask(model))
+    assert parts == [TextDelta("a")]
+    assert kind(error) == TIMEOUT
+
+
+async def test_first_part_may_be_due_sooner_than_the_next() -> None:
+    async with playing(reply(chunk("a"), 0.4, finish()), reply(End.HOLD), silence=20, first=0.2) as (_, model):
+        assert await soon(ask(model)) == ([TextDelta("a"), Finished("stop")], None)
+        assert kind((await soon(ask(model)))[1]) == TIMEOUT
+
+
 async def test_no_response_in_time_is_a_timeout() -> None:
+    closed = asyncio.Event()
+
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        closed.set()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     async with server, model_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", silence=0.1) as model:
         parts, error = await soon(ask(model))
+        await soon(closed.wait())
     assert parts == []
     assert kind(error) == TIMEOUT
 

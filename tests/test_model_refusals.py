@@ -29,20 +29,8 @@ from tests.asking import (
     model_at,
     playing,
 )
-from tests.upstream import (
-    Action,
-    End,
-    Reply,
-    Upstream,
-    chunk,
-    completion,
-    done,
-    finish,
-    refusal,
-    reply,
-    soon,
-    sse,
-)
+from tests.patience import soon
+from tests.upstream import Action, End, Reply, Upstream, chunk, completion, done, finish, refusal, reply, sse
 
 NOWHERE = "http://127.0.0.1:1/v1"
 """A port on which nothing listens."""
@@ -114,6 +102,17 @@ async def test_404_says_what_is_missing() -> None:
         _, error = await ask(model)
     assert error is not None
     assert error.message == "The model or endpoint does not exist there."
+
+
+@pytest.mark.parametrize(
+    ("status", "final"),
+    [(400, True), (413, True), (422, True), (401, False), (402, False), (404, False), (429, False), (500, False)],
+)
+async def test_only_a_text_that_is_refused_is_worth_no_other_model(status: int, *, final: bool) -> None:
+    async with playing(refusal(status)) as (_, model):
+        _, error = await ask(model)
+    assert error is not None
+    assert error.final is final
 
 
 @pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/json", "Text/Plain"])

@@ -50,6 +50,24 @@ async def test_shorter_limit_counts_from_now_and_a_longer_one_changes_nothing() 
     assert 0.04 < loop.time() - start < 5
 
 
+@pytest.mark.parametrize(("first", "later"), [(60, 0.05), (0.05, 60)])
+async def test_limit_is_another_one_once_something_was_heard(first: float, later: float) -> None:
+    silence = SilenceLimit(first, later)
+    if later < first:
+        silence.heard()
+    with pytest.raises(OverdueError), silence:
+        await asyncio.wait_for(asyncio.Event().wait(), 10)
+
+
+async def test_limit_that_was_shortened_stays_so_when_something_is_heard() -> None:
+    for first, later in ((60, 30), (0.04, 30)):
+        silence = SilenceLimit(first, later)
+        silence.shorten(0.05)
+        silence.heard()
+        with pytest.raises(OverdueError), silence:
+            await asyncio.wait_for(asyncio.Event().wait(), 10)
+
+
 async def test_wait_for_what_is_cut_ends_before_the_limit() -> None:
     silence = SilenceLimit(60)
     silence.connected = lambda: False

@@ -1,0 +1,243 @@
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from chat.breaker import FAILURES, FIRST_PAUSE
+from chat.errors import ModelError
+from chat.events import ModelSelected, TextDelta
+from chat.ports import ModelRequest, Part
+from chat.providers import Target
+from chat.routing import Choice, Router
+from chat.sessions import Turn
+from tests.asking import ask
+from tests.patience import soon
+from tests.scripted import STOP, ScriptedModel, Step
+
+A, B, C = (Target(f"{provider}/model", provider, f"{provider}-model") for provider in ("a", "b", "c"))
+OTHER_A = Target("a/other", "a", "a-other")
+HI: list[Step] = ["Hi ", "there", STOP]
+SAID: list[Part] = [TextDelta("Hi "), TextDelta("there"), STOP]
+
+
+def down(code: str = "upstream_unreachable", wait: float | None = None) -> ModelError:
+    return ModelError(code, "It is down.", retryable=True, transient=True, retry_after=wait)
+
+
+def refused(*, final: bool = False) -> ModelError:
+    return ModelError("upstream_rejected", "No.", retryable=False, final=final)
+
+
+def asking(model: str = "", prefix: str = "") -> ModelRequest:
+    return ModelRequest([Turn("user", "Hello")], prefix, model=model)
+
+
+class Providers:
+    """Scripted models by their providers; connected when a router asks for them."""
+
+    def __init__(self, **scripts: list[Step]) -> None:
+        self.models = {name: ScriptedModel(script) for name, script in scripts.items()}
+        self.connected: list[str] = []
+        self.now = 0.0
+
+    def connect(self, target: Target) -> ScriptedModel:
+        self.connected.append(target.provider)
+        return self.models[target.provider]
+
+    def router(self, *offered: Target, fallbacks: tuple[Target, ...] = ()) -> Router:
+        return Router(offered, fallbacks, self.connect, lambda: self.now)
+
+    def asked(self, provider: str) -> list[str]:
+        """The models that were asked for there."""
+        return [asked.request.model for asked in self.models[provider].requests]
+
+
+async def test_model_that_is_asked_for_answers_and_the_log_says_no_more_than_ever() -> None:
+    there = Providers(a=HI, b=HI)
+    router = there.router(A, B, fallbacks=(C,))
+    assert await ask(router, asking("b/model")) == (SAID, None)
+    assert await ask(router, asking("a/model")) == (SAID, None)
+    assert await ask(router, asking()) == (SAID, None)
+    assert (there.asked("a"), there.asked("b")) == (["a-model", "a-model"], ["b-model"])
+
+
+async def test_provider_has_one_client_for_all_its_models_made_when_it_is_needed() -> None:
+    there = Providers(a=HI, b=HI)
+    router = there.router(A, OTHER_A, B)
+    assert there.connected == []
+    await ask(router, asking("a/other"))
+    await ask(router, asking("a/model"))
+    assert there.connected == ["a"]
+    assert there.asked("a") == ["a-other", "a-model"]
+    await router.close()
+    assert (there.models["a"].closed, there.models["b"].closed) == (True, False)
+
+
+async def test_default_may_be_connected_before_it_is_needed() -> None:
+    there = Providers(a=HI, b=HI)
+    router = there.router(A, B)
+    router.connect()
+    await ask(router)
+    assert there.connected == ["a"]
+
+
+async def test_model_that_is_not_known_any_more_is_replaced_by_the_default() -> None:
+    router = Providers(a=HI).router(A)
+    assert await ask(router, asking("gone")) == ([ModelSelected("a/model", "default"), *SAID], None)
+
+
+async def test_model_that_is_only_a_fallback_answers_the_runs_it_began() -> None:
+    there = Providers(a=HI, b=HI)
+    assert await ask(there.router(A, fallbacks=(B,)), asking("b/model")) == (SAID, None)
+
+
+@pytest.mark.parametrize(
+    "error", [down(), down("upstream_timeout"), down("upstream_rate_limited", 60), refused()], ids=lambda e: e.code
+)
+async def test_next_model_answers_while_nothing_was_shown(error: ModelError) -> None:
+    there = Providers(a=[error], b=[error], c=HI)
+    router = there.router(A, fallbacks=(B, C))
+    expected = [ModelSelected("c/model", "fallback", error.code), *SAID]
+    assert await ask(router, asking("a/model")) == (expected, None)
+    assert [there.asked(name) for name in "abc"] == [["a-model"], ["b-model"], ["c-model"]]
+
+
+async def test_first_failure_is_the_cause() -> None:
+    there = Providers(a=[down("upstream_timeout")], b=[refused()], c=HI)
+    parts, _ = await ask(there.router(A, fallbacks=(B, C)))
+    assert parts[0] == ModelSelected("c/model", "fallback", "upstream_timeout")
+
+
+async def test_nobody_else_is_asked_once_something_was_shown() -> None:
+    there = Providers(a=["Hi ", down()], b=HI)
+    parts, error = await ask(there.router(A, fallbacks=(B,)))
+    assert parts == [TextDelta("Hi ")]
+    assert error is not None
+    assert error.code == "upstream_unreachable"
+    assert there.asked("b") == []
+
+
+async def test_text_that_is_refused_is_shown_to_nobody_else() -> None:
+    there = Providers(a=[refused(final=True)], b=HI)
+    parts, error = await ask(there.router(A, fallbacks=(B,)))
+    assert parts == []
+    assert error is not None
+    assert error.final
+    assert there.asked("b") == []
+
+
+async def test_refused_text_is_the_failure_though_others_were_down() -> None:
+    refusal = refused(final=True)
+    there = Providers(a=[down()], b=[refusal], c=HI)
+    assert await ask(there.router(A, fallbacks=(B, C))) == ([], refusal)
+    assert there.asked("c") == []
+
+
+async def test_model_is_asked_once_though_it_stands_in_the_chain() -> None:
+    there = Providers(a=[down()], b=[refused()])
+    await ask(there.router(A, B, fallbacks=(A, B)), asking("b/model"))
+    assert [there.asked(name) for name in "ab"] == [["a-model"], ["b-model"]]
+
+
+@pytest.mark.parametrize(
+    ("failures", "which"),
+    [
+        ((refused(), down("upstream_timeout"), refused()), 1),
+        ((down("upstream_rate_limited", 60), down("upstream_rate_limited", 3), down("upstream_rate_limited", 9)), 1),
+        ((down("upstream_rate_limited", 1), down(), down("upstream_timeout")), 1),
+        ((ModelError("upstream_auth", "No.", retryable=False), refused(), refused()), 0),
+    ],
+)
+async def test_failure_of_all_is_the_one_that_asks_for_the_least_patience(
+    failures: tuple[ModelError, ModelError, ModelError], which: int
+) -> None:
+    there = Providers(a=[failures[0]], b=[failures[1]], c=[failures[2]])
+    assert await ask(there.router(A, fallbacks=(B, C))) == ([], failures[which])
+
+
+async def test_answer_that_goes_on_says_whose_it_is_where_there_are_several() -> None:
+    there = Providers(a=HI, b=HI)
+    assert await ask(there.router(A), asking("a/model", "Oh. ")) == (SAID, None)
+    parts, _ = await ask(there.router(A, fallbacks=(B,)), asking("a/model", "Oh. "))
+    assert parts == [ModelSelected("a/model", "requested"), *SAID]
+
+
+async def test_dead_provider_is_not_asked_until_its_pause_is_over() -> None:
+    there = Providers(a=[down()], b=HI)
+    router = there.router(A, OTHER_A, fallbacks=(B,))
+    for number in range(FAILURES + 10):
+        model = ("a/model", "a/other")[number % 2]  # the provider is dead and not the model
+        parts, error = await ask(router, asking(model))
+        assert error is None
+    assert parts[0] == ModelSelected("b/model", "fallback", "upstream_unreachable")
+    assert len(there.asked("a")) == FAILURES
+    assert router.choices() == [
+        Choice("a/model", "a", default=True, available=False),
+        Choice("a/other", "a", default=False, available=False),
+    ]
+    there.models["a"].scripts = (HI,)
+    there.now += FIRST_PAUSE
+    assert await ask(router) == (SAID, None)
+    assert [choice.available for choice in router.choices()] == [True, True]
+
+
+async def test_alone_a_dead_provider_is_a_failure_that_says_when_to_ask_again() -> None:
+    there = Providers(a=[down()])
+    router = there.router(A)
+    for _ in range(FAILURES):
+        await ask(router)
+    there.now += 2
+    _, error = await ask(router)
+    assert error is not None
+    assert (error.code, error.transient, error.retry_after) == ("upstream_unreachable", True, FIRST_PAUSE - 2)
+    assert len(there.asked("a")) == FAILURES
+
+
+async def test_provider_that_refuses_is_alive() -> None:
+    there = Providers(a=[refused()])
+    router = there.router(A)
+    for _ in range(FAILURES * 2):
+        await ask(router)
+    assert len(there.asked("a")) == FAILURES * 2
+
+
+async def test_reader_who_leaves_a_trial_lets_the_next_one_try() -> None:
+    there = Providers(a=[down()])
+    router = there.router(A)
+    for _ in range(FAILURES):
+        await ask(router)
+    there.now += FIRST_PAUSE
+    there.models["a"].scripts = ([asyncio.Event()],)
+    reader = asyncio.create_task(ask(router))
+    asked = await there.models["a"].asked(FAILURES)
+    reader.cancel()
+    await soon(asyncio.wait({reader}))
+    assert asked.closed.is_set()
+    there.models["a"].scripts = (HI,)
+    assert await ask(router) == (SAID, None)
+
+
+async def test_closing_the_stream_closes_the_models() -> None:
+    there = Providers(a=["Hi ", asyncio.Event()])
+    stream = there.router(A).stream(asking())
+    await stream.aclose()  # before anybody was asked
+    async with aclosing(there.router(A).stream(asking())) as reads:
+        assert await soon(anext(reads)) == [TextDelta("Hi ")]
+        [asked] = there.models["a"].requests
+        assert not asked.closed.is_set()
+    assert asked.closed.is_set()
+
+
+async def test_model_that_says_nothing_at_all_ends_the_stream() -> None:
+    assert await ask(Providers(a=[]).router(A)) == ([], None)
+
+
+async def test_model_that_is_there_already_is_the_only_one() -> None:
+    model = ScriptedModel(HI)
+    router = Router.alone(model)
+    assert router.name == "scripted"
+    assert router.choices() == [Choice("scripted", "scripted", default=True, available=True)]
+    assert (router.offers("scripted"), router.offers("echo")) == (True, False)
+    assert await ask(router, asking("scripted")) == (SAID, None)
+    await router.close()
+    assert model.closed

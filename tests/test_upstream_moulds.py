@@ -1,0 +1,79 @@
+"""Events cast in one mould: read without a parser, and to the same end."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.errors import ModelError
+from chat.events import TextDelta
+from chat.ports import Finished, Part
+from chat.upstream import (
+    MISSES,
+)
+from tests.decoding import STREAMS, WAVE, decode, parts_of
+from tests.upstream import chunk, finish
+
+
+def bit_by_bit(*events: bytes) -> tuple[list[Part], ModelError | None]:
+    """No read is a whole event, so every one is parsed."""
+    return decode(*[bytes([byte]) for event in events for byte in event])
+
+
+def outcome(decoded: tuple[list[Part], ModelError | None]) -> tuple[list[Part], str | None]:
+    parts, failure = decoded
+    return parts, failure.code if failure else None
+
+
+def event(text: str, before: str, behind: str, *, ascii_only: bool) -> bytes:
+    content = json.dumps(text, ensure_ascii=ascii_only)
+    data = f'{{{before}"choices": [{{"delta": {{"content": {content}}}}}]{behind}}}'
+    return f"data: {data}\n\n".encode(errors="surrogatepass")
+
+
+events = st.builds(
+    event,
+    st.sampled_from(["a", "b", " \u2603", '"', "\\", "\n", "", "content", '"content":"', "\ud83d", "\x7f\x00", WAVE])
+    | st.text(),
+    st.sampled_from(["", '"id": "content", ', '"content": "other", ', '"id": "\\u0022", ']),
+    st.sampled_from(["", ', "usage": null', ', "usage": {"prompt_tokens": 1, "completion_tokens": 2}', ', "error": 1']),
+    ascii_only=st.booleans(),
+)
+spoilt = st.tuples(events, st.integers(0, 60), st.binary(max_size=3)).map(
+    lambda it: it[0][: it[1]] + it[2] + it[0][it[1] :]
+)
+
+
+@given(st.lists(events | spoilt, max_size=12))
+def test_reads_that_are_whole_events_give_what_their_bytes_give_one_by_one(reads: list[bytes]) -> None:
+    assert outcome(decode(*reads)) == outcome(bit_by_bit(*reads))
+    twice = [read for read in reads for _ in range(2)]  # so that moulds are used and not just made
+    assert outcome(decode(*twice)) == outcome(bit_by_bit(*twice))
+
+
+@pytest.mark.parametrize("server", STREAMS)
+def test_every_server_is_understood_event_by_event(server: str) -> None:
+    reads = [f"{record}\n\n".encode() for record in STREAMS[server].decode().split("\n\n") if record]
+    assert parts_of(*reads) == parts_of(STREAMS[server])
+
+
+def test_mould_of_another_event_does_not_fit() -> None:
+    same, other = chunk("a"), chunk("b").replace(b'"index": 0', b'"index": 1')
+    assert parts_of(same, same, other, same, chunk(""), finish()) == [*[TextDelta("a")] * 3, Finished("stop")]
+
+
+def test_text_that_is_no_utf8_is_replaced_in_a_mould_too() -> None:
+    spoilt = chunk("a").replace(b'"a"', b'"\xff"')
+    assert parts_of(chunk("a"), chunk("b"), spoilt, finish())[2] == TextDelta("\ufffd")
+
+
+def test_ends_that_overlap_hold_no_text() -> None:
+    long = b'data: {"choices":[{"delta":{"content":"a"}}],"x":"data: {}"}\n\n'
+    short = long.replace(b':"a"', b':"')
+    assert outcome(decode(long, short)) == outcome(bit_by_bit(long, short)) == ([TextDelta("a")], "upstream_invalid")
+
+
+def test_server_that_puts_something_new_into_each_event_is_parsed_to_the_end() -> None:
+    reads = [chunk(str(n), n=n) for n in range(3 * MISSES)]
+    assert parts_of(*reads, finish())[:-1] == [TextDelta(str(n)) for n in range(3 * MISSES)]
