@@ -4,15 +4,23 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
 
-from chat.events import TextDelta, Usage
+from chat.events import TextDelta, ToolDelta, ToolStarted, Usage
 from chat.ports import Finished, ModelRequest, Part
+from chat.usage import tokens_in
 
 # A word and the space behind it, so that the words join up to the text, byte for byte.
 _WORD = re.compile(r"\S+\s*|\s+")
 
+# A tool's name and its arguments, such as `/submit_feedback {"text": "More lockers"}`.
+_COMMAND = re.compile(r"/(\w+)\s*(.*)", re.DOTALL)
+
 
 class EchoModel:
-    """Answers with the last user's message, a word at a time, ``delay`` seconds apart."""
+    """Answers with the last user's message, a word at a time, ``delay`` seconds apart.
+
+    A message that is a slash and a tool's name calls the tool, with the JSON behind it as its arguments; the answer is
+    then what the tool said.
+    """
 
     name = "echo"
 
@@ -22,19 +30,22 @@ class EchoModel:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Part], None]:
         """The words; see :class:`chat.ports.ChatModel`. What cannot be continued is said again on a new line."""
         answer = next((turn.content for turn in reversed(request.messages) if turn.role == "user"), "")
+        asked = sum(tokens_in(turn.content) for turn in request.messages)
+        command = _COMMAND.fullmatch(answer)
+        if command is not None and not request.steps and command[1] in [tool.name for tool in request.tools]:
+            call_id = f"call_{command[1]}"
+            yield [ToolStarted(call_id, command[1]), *([ToolDelta(call_id, command[2])] if command[2] else [])]
+            yield [Finished("tool_calls", Usage(asked, tokens_in(answer), source="estimated"))]
+            return
+        if request.steps:
+            answer = "\n".join([call.result or call.error or "" for call in request.steps[-1].calls])
         rest = answer.removeprefix(request.prefix)
         if not answer.startswith(request.prefix):
             rest = "\n" + answer
         for word in _WORD.findall(rest):
             yield [TextDelta(word)]
             await asyncio.sleep(self._delay)
-        asked = sum(_tokens(turn.content) for turn in request.messages)
-        yield [Finished("stop", Usage(asked, _tokens(rest), source="estimated"))]
+        yield [Finished("stop", Usage(asked, tokens_in(rest), source="estimated"))]
 
     async def close(self) -> None:
         """Nothing is held open."""
-
-
-def _tokens(text: str) -> int:
-    """What the text would be for a model: a token is about four bytes of English."""
-    return (len(text.encode(errors="replace")) + 3) // 4

@@ -3,21 +3,27 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from chat.approvals import Approvals
+from chat.commands import NewRetry, NewRun, Started
 from chat.errors import ChatError
 from chat.events import RunCancelled
-from chat.following import Follower
+from chat.following import Follower, Push
 from chat.generation import Generation, Policy
 from chat.journal import WINDOW, Journal
 from chat.live import LiveRuns
-from chat.ports import Batch, ChatModel, NewRetry, NewRun, Started, Store
+from chat.meter import NO_METER, Meter
+from chat.ports import ChatModel, Store
 from chat.runner import Runner
 from chat.runs import Run, RunStatus
+from chat.tools import NO_TOOLS, Toolbox
+from chat.tracing import NO_TRACER, Tracer
 from chat.upkeep import Upkeep
+from chat.usage import Prices
 
 CANCEL_WAIT = 5.0
 """Seconds that a cancel waits for the run's end before it answers with the run as it is."""
@@ -41,16 +47,34 @@ class Timing:
 class Engine:
     """Owns the tasks that generate answers; a client that goes away changes nothing."""
 
-    def __init__(self, store: Store, model: ChatModel, policy: Policy, timing: Timing) -> None:
+    def __init__(
+        self,
+        store: Store,
+        model: ChatModel,
+        policy: Policy,
+        timing: Timing,
+        tools: Toolbox = NO_TOOLS,
+        *,
+        prices: Prices | None = None,
+        meter: Meter = NO_METER,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
         self.store = store
         self.model = model
         self.draining = False
-        self._journal = Journal(store, window=timing.window)
+        self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)
-        generation = Generation(store, self._journal, model, policy)
-        self._runner = Runner(store, self._journal, self._live, generation)
+        self._approvals = Approvals(store)
+        generation = Generation(store, self._journal, model, policy, tools, self._approvals, meter)
+        self._runner = Runner(store, self._journal, self._live, generation, prices=prices, meter=meter, tracer=tracer)
         self._upkeep = Upkeep(
-            store, self._journal, self._live, self._runner, lease=timing.lease, retention=timing.retention
+            store,
+            self._journal,
+            self._live,
+            self._runner,
+            self._approvals,
+            lease=timing.lease,
+            retention=timing.retention,
         )
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -79,29 +103,19 @@ class Engine:
         started: Started = await asyncio.shield(self._spawn(self._start(new)))
         return started
 
-    async def follower(self, run_id: str, after: int) -> Follower:
+    async def follower(self, run_id: str, after: int, push: Push | None = None) -> Follower:
         """Somebody who reads what is committed behind ``after`` and what follows. To be closed.
 
         Raises:
             ChatError: ``not_found``.
         """
-        return Follower(self.store, self._live, await self._live.join(run_id), run_id, after)
-
-    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Batch, None]:
-        """The same as a generator.
-
-        Raises:
-            ChatError: ``not_found``, and what :meth:`Follower.next` raises.
-        """
-        with closing(await self.follower(run_id, after)) as follower:
-            while (batch := await follower.next()) is not None:
-                yield batch
+        return Follower(self.store, self._live, await self._live.join(run_id), run_id, after, push)
 
     async def result(self, run_id: str) -> Run:
         """The run when it has ended.
 
         Raises:
-            ChatError: ``draining`` when it goes on elsewhere, and what :meth:`follow` raises.
+            ChatError: ``draining`` when it goes on elsewhere; ``not_found``, ``store_unavailable``.
         """
         run = await self._ended(run_id)
         if run.status.active:
@@ -127,6 +141,16 @@ class Engine:
         with suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_WAIT):
                 return await self._ended(run_id)
+        return await self.run(run_id)
+
+    async def approve(self, run_id: str, call_id: str, *, approved: bool) -> Run:
+        """Say whether a call that waits for it may be made; the run.
+
+        Raises:
+            ChatError: ``not_found``, ``already_decided``, ``store_unavailable``.
+        """
+        await self.store.decide(run_id, call_id, approved=approved)
+        self._approvals.tell(run_id, call_id, approved=approved)
         return await self.run(run_id)
 
     async def run(self, run_id: str) -> Run:

@@ -8,16 +8,32 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard, get_args
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens in and out; ``source`` says whether the upstream counted them or we did."""
+    """Tokens in and out; ``source`` says whether the upstream counted them or we did.
+
+    ``cached_tokens`` are those of the input that the upstream had read before, ``reasoning_tokens`` those of the output
+    that are no part of the answer: both are counted in the whole already.
+    """
 
     input_tokens: int
     output_tokens: int
     source: Literal["reported", "estimated"] = "reported"
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both together: ``estimated`` if a part of it is."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            "reported" if self.source == other.source == "reported" else "estimated",
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,74 @@ class Seam:
     epoch: int
 
 
+Reason: TypeAlias = Literal["requested", "default", "fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSelected:
+    """Which model speaks from here on, and why; the run's own model does where nothing says otherwise.
+
+    ``default``: the run's own is not known here any more. ``fallback``: it failed, as ``cause`` says. ``requested``:
+    it is the run's own that goes on with an answer of which another may have written the beginning.
+    """
+
+    model: str
+    reason: Reason
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The model begins to write a call. What it writes of the arguments follows as deltas, for show."""
+
+    call_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """Text that is appended to a call's arguments. Never empty."""
+
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The call is whole. Committed before the tool runs, so that no crash makes it run twice.
+
+    ``arguments`` are as the model wrote them: JSON, if it did well.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolApproval:
+    """The call waits for somebody's yes or no."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDecided:
+    """Somebody has said whether the call may be made. Committed before it is."""
+
+    call_id: str
+    approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """What came of a call, as the model is told: a ``result``, or else an ``error``."""
+
+    call_id: str
+    result: str | None = None
+    error: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RunCompleted:
     """The model said that it is done.
@@ -62,6 +146,7 @@ class RunFailed:
     code: str
     message: str
     retryable: bool
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +154,7 @@ class RunCancelled:
     """Somebody asked for a stop."""
 
     reason: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +162,42 @@ class RunInterrupted:
     """The process died and the run was not taken up again."""
 
     reason: str
+    usage: Usage | None = None
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta
 Terminal: TypeAlias = RunCompleted | RunFailed | RunCancelled | RunInterrupted
-Event: TypeAlias = Delta | Seam | Terminal
+ToolEvent: TypeAlias = ToolStarted | ToolDelta | ToolCalled | ToolApproval | ToolDecided | ToolFinished
+Event: TypeAlias = Delta | ToolEvent | Seam | ModelSelected | Terminal
 
 _KINDS: dict[str, type[Event]] = {
     "text.delta": TextDelta,
     "reasoning.delta": ReasoningDelta,
+    "tool.started": ToolStarted,
+    "tool.delta": ToolDelta,
+    "tool.called": ToolCalled,
+    "tool.approval": ToolApproval,
+    "tool.decided": ToolDecided,
+    "tool.finished": ToolFinished,
     "seam": Seam,
+    "model.selected": ModelSelected,
     "run.completed": RunCompleted,
     "run.failed": RunFailed,
     "run.cancelled": RunCancelled,
     "run.interrupted": RunInterrupted,
 }
 _NAMES: dict[type[Event], str] = {kind: name for name, kind in _KINDS.items()}
+
+
+SPEECH = (TextDelta, ReasoningDelta, ToolStarted)
+"""What a model's answer begins with: behind what tools have answered, it is the next one."""
+
+_ENDS = frozenset(get_args(Terminal))
+
+
+def ends(event: Event) -> TypeGuard[Terminal]:
+    """Whether it is a terminal event. Asked for each token: a fifth of what ``isinstance`` takes with four classes."""
+    return type(event) in _ENDS
 
 
 def name_of(event: Event) -> str:
@@ -103,11 +209,22 @@ def payload_of(event: Event) -> dict[str, object]:
     """The event's members as JSON-ready values; absent optional ones are left out."""
     if isinstance(event, TextDelta | ReasoningDelta):  # the hot path: no recursion through asdict
         return {"text": event.text}
-    return {key: value for key, value in asdict(event).items() if value is not None}
+    members = {key: value for key, value in asdict(event).items() if value is not None}
+    if isinstance(event, Terminal) and event.usage is not None:
+        members["usage"] = usage_members(event.usage)
+    return members
+
+
+def usage_members(usage: Usage) -> dict[str, object]:
+    """The usage as JSON-ready values, without the parts that the upstream said nothing of."""
+    optional = {"cached_tokens", "reasoning_tokens"}
+    return {key: value for key, value in asdict(usage).items() if value or key not in optional}
 
 
 def dump(event: Event) -> tuple[str, str]:
     """The event as the store keeps it: its name, and its text (deltas) or its members as JSON."""
+    if type(event) is TextDelta:  # nearly always
+        return "text.delta", event.text
     if isinstance(event, TextDelta | ReasoningDelta):
         return _NAMES[type(event)], event.text
     return _NAMES[type(event)], json.dumps(payload_of(event), ensure_ascii=False)

@@ -3,20 +3,50 @@
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
 
+from chat.approvals import Approvals
 from chat.errors import ModelError
-from chat.events import RunFailed, Seam, Terminal, completed
+from chat.events import (
+    ModelSelected,
+    ReasoningDelta,
+    RunFailed,
+    Seam,
+    Terminal,
+    TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolDelta,
+    ToolFinished,
+    ToolStarted,
+    completed,
+)
 from chat.journal import Journal
 from chat.live import LiveRun
+from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Finished, ModelRequest, Store
 from chat.sessions import Turn
+from chat.steps import Call, Stage, Step, open_calls, steps_of
+from chat.tools import NO_TOOLS, Toolbox
+from chat.tracing import StepSpan
+from chat.usage import BYTES_PER_TOKEN
 
-BYTES_PER_TOKEN = 4
-"""A rule of thumb for the context budget: an English word is about one token, a CJK character three bytes."""
+LOST = "Nobody knows what came of this call: the process died while it ran. It may have taken effect."
+"""What the model is told of a call that a crash left without an answer. It is not made again."""
+
+DENIED = "This call was not allowed. Do not try it again unless you are asked to."
+
+NOT_MADE = "The call was cut off while it was written, and not made."
+
+CUT_SHORT = ("length", "content_filter")
+"""Finish reasons of answers that end in the middle, be it of a call."""
+
+_CUT = {Stage.WRITTEN: NOT_MADE, Stage.DENIED: DENIED, Stage.MADE: LOST}
 
 FIRST_BACKOFF = 0.5
 """Seconds before the first repeat of a request; each further one waits twice as long, less a random part."""
@@ -38,7 +68,8 @@ class Policy:
     ``context_tokens``: budget of the history that is sent along. ``retries``: repeats of a request of which nothing
     was shown. ``longest_wait``: seconds; when an upstream asks for more patience than that, the run fails at once.
     ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
-    that an answer that kills its process does not kill the next one for ever.
+    that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
+    in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
     """
 
     system_prompt: str | None = None
@@ -48,6 +79,8 @@ class Policy:
     answer_limit: int = 1_000_000
     crash_recovery: CrashRecovery = CrashRecovery.CONTINUE
     takeovers: int = 8
+    steps: int = 8
+    run_seconds: float = 600.0
 
 
 class AnswerTooLongError(ModelError):
@@ -55,27 +88,82 @@ class AnswerTooLongError(ModelError):
         super().__init__("answer_too_long", "The answer grew over this service's limit and was cut.", retryable=False)
 
 
-class Generation:
-    """Generates answers: reads the model into the journal. Knows nothing of who follows."""
+class TooManyStepsError(ModelError):
+    def __init__(self) -> None:
+        message = "The model went on calling tools, and was stopped."
+        super().__init__("too_many_steps", message, retryable=True)
 
-    def __init__(self, store: Store, journal: Journal, model: ChatModel, policy: Policy) -> None:
+
+@dataclass(slots=True)
+class _Heard:
+    """What one answer of the model has brought besides text. ``written``: the calls' names and arguments so far.
+
+    ``model`` is the one that speaks, where the log has to say so.
+    """
+
+    finished: Finished | None = None
+    model: str | None = None
+    written: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+
+    def take(self, part: ReasoningDelta | ToolStarted | ToolDelta | ModelSelected) -> int:
+        """Keep what belongs to a call; the characters that the part counts."""
+        match part:
+            case ToolStarted(call_id, name):
+                self.written[call_id] = (name, [])
+                return 0
+            case ToolDelta(call_id, text):
+                self.written[call_id][1].append(text)
+                return len(text)
+            case ReasoningDelta(text):
+                return len(text)
+            case _:
+                self.model = part.model
+                return 0
+
+    @property
+    def calls(self) -> list[Call]:
+        return [Call(call_id, name, "".join(texts)) for call_id, (name, texts) in self.written.items()]
+
+
+class Generation:
+    """Generates answers: reads the model into the journal, runs the tools it calls. Knows nothing of who follows."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        model: ChatModel,
+        policy: Policy,
+        tools: Toolbox = NO_TOOLS,
+        approvals: Approvals | None = None,
+        meter: Meter = NO_METER,
+    ) -> None:
         self._store = store
         self._journal = journal
         self._model = model
         self._policy = policy
+        self._tools = tools
+        self._approvals = approvals or Approvals(store)
+        self._meter = meter
 
     def resume(self, live: LiveRun) -> bool:
         """Make a run that was taken over ready to go on; False if it has to be interrupted instead.
 
         When nothing was shown it simply starts over. Else the seam is recorded, and the model will be asked to
-        go on from the stored text.
+        go on from the stored text. Calls that have no answer get one: they are not made again.
         """
         if not live.events:
             return live.run.epoch <= self._policy.takeovers
         seams = len(list(takewhile(lambda event: isinstance(event, Seam), reversed(live.events))))
-        if self._policy.crash_recovery is CrashRecovery.INTERRUPT or seams >= self._policy.takeovers:
+        cut = open_calls(live.events)
+        patient = Stage.WAITING in cut.values()  # it is not its own fault that processes come and go
+        interrupts = self._policy.crash_recovery is CrashRecovery.INTERRUPT or seams >= self._policy.takeovers
+        if interrupts and not patient:
             return False
         self._journal.append(live, Seam(live.run.epoch))
+        for call_id, stage in cut.items():
+            if stage is not Stage.WAITING:
+                self._journal.append(live, ToolFinished(call_id, error=_CUT[stage]))
         return True
 
     async def generate(self, live: LiveRun) -> Terminal:
@@ -84,23 +172,77 @@ class Generation:
         Raises:
             ChatError: the journal does not take the run's events any more.
         """
-        request = await self._request(live)
+        try:
+            async with asyncio.timeout(self._policy.run_seconds) as limit:
+                return await self._answer(live, await self._request(live), limit)
+        except ModelError as error:
+            return RunFailed(error.code, error.message, error.retryable)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return RunFailed("run_timeout", "The answer took too long and was stopped.", retryable=True)
+
+    async def _answer(self, live: LiveRun, request: ModelRequest, limit: asyncio.Timeout) -> Terminal:
+        if live.events:
+            live.spending.recover([turn.content for turn in request.messages], live.events)
+        if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
+            *before, last = request.steps
+            with live.span.step(len(request.steps)) as span:
+                calls = await self._use(live, last.calls, limit, span)
+            request = replace(request, steps=[*before, replace(last, calls=calls)])
+        while len(request.steps) < self._policy.steps:
+            with live.span.step(len(request.steps) + 1) as span:
+                heard = await self._step(live, request, span)
+                assert heard.finished is not None
+                live.spending.end(heard.finished.usage, *live.said)
+                calls = self._whole(live, heard.calls, heard.finished.reason)
+                if not calls:
+                    return completed(live.answer, heard.finished.reason, live.spending.total(*live.said))
+                text = live.answer[sum(len(step.text) for step in request.steps) :]
+                await self._call(live, calls)
+                step = Step(text, await self._use(live, calls, limit, span))
+            taken = {*request.taken, *heard.written}
+            request = replace(request, steps=[*request.steps, step], prefix="", taken=taken)
+        raise TooManyStepsError
+
+    async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> _Heard:
         attempt = 0
-        while True:
-            said = len(live.events) + len(live.pending)
-            try:
-                return await self._attempt(live, request)
-            except ModelError as error:
-                silent = len(live.events) + len(live.pending) == said
-                wait = self._wait_before(attempt, error) if silent else None
-                extra = {"run_id": live.run.id, "code": error.code, "repeat_in": wait}
-                logger.warning("the model failed: %s", error.code, extra=extra)
-                if wait is None:
-                    return RunFailed(error.code, error.message, error.retryable)
-                await asyncio.sleep(wait)
-                attempt += 1
+        with span.model_call(request.model) as call:
+            while True:
+                queued = live.queued
+                try:
+                    heard = await self._attempt(live, request)
+                except ModelError as error:
+                    if not isinstance(error, AnswerTooLongError):
+                        self._meter.upstream_failed(error.code)
+                        call.attempt_failed(error.code)
+                    silent = live.queued == queued
+                    if silent:
+                        live.spending.drop()
+                    wait = self._wait_before(attempt, error) if silent else None
+                    extra = {"run_id": live.run.id, "code": error.code, "repeat_in": wait}
+                    logger.warning("the model failed: %s", error.code, extra=extra)
+                    if wait is None:
+                        raise
+                    await asyncio.sleep(wait)
+                    attempt += 1
+                else:
+                    assert heard.finished is not None
+                    call.answered(heard.model, heard.finished.reason, heard.finished.usage)
+                    return heard
+
+    async def recover_usage(self, live: LiveRun) -> None:
+        """Count what earlier owners of the run asked, if it ends before this one comes to it.
+
+        Raises:
+            StoreUnavailableError: not now; the next call tries again.
+        """
+        if live.events and live.spending.total(*live.said) is None:
+            history = await self._store.history(live.run.message_id, self._policy.context_tokens * BYTES_PER_TOKEN)
+            live.spending.recover([turn.content for turn in history], live.events)
 
     async def _request(self, live: LiveRun) -> ModelRequest:
+        await self._journal.landed(live)  # what resuming has added to the log
         run, policy = live.run, self._policy
         prompts = (policy.system_prompt, await self._store.instructions(run.id))
         system = [Turn("system", prompt) for prompt in prompts if prompt]
@@ -108,27 +250,86 @@ class Generation:
         history = list(await self._store.history(run.message_id, max(budget, 0)))
         while history and history[0].role == "assistant":  # cut in the middle: an answer without its question
             history.pop(0)
-        return ModelRequest([*system, *history], prefix=live.answer)
+        steps, prefix = steps_of(live.events)
+        taken = {event.call_id for event in live.events if isinstance(event, ToolStarted)}
+        return ModelRequest([*system, *history], prefix, steps, self._tools.specs, run.model, taken)
 
-    async def _attempt(self, live: LiveRun, request: ModelRequest) -> Terminal:
-        finished: Finished | None = None
+    async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
+        heard = _Heard()
         room = self._policy.answer_limit - len(live.answer)
+        live.spending.ask(request, *live.said)
         async with aclosing(self._model.stream(request)) as reads:
             async for parts in reads:
                 for part in parts:
-                    if isinstance(part, Finished):
-                        finished = part
+                    if isinstance(part, TextDelta):  # nearly all of them are
+                        room -= len(part.text)
+                    elif isinstance(part, Finished):
+                        heard.finished = part
                         continue
-                    room -= len(part.text)
+                    else:
+                        room -= heard.take(part)
                     if room < 0:
                         raise AnswerTooLongError
                     self._journal.append(live, part)
                 if self._journal.full:
                     await self._journal.room()
-        if finished is None:
+        if heard.finished is None:
             message = "The model's answer broke off."
             raise ModelError("upstream_incomplete", message, retryable=True, transient=True)
-        return completed(live.answer, finished.reason, finished.usage)
+        return heard
+
+    def _whole(self, live: LiveRun, calls: list[Call], reason: str) -> list[Call]:
+        """The calls that the model has written to their ends: where it was cut off, the last one is not."""
+        if calls and reason in CUT_SHORT:
+            self._journal.append(live, ToolFinished(calls.pop().id, error=NOT_MADE))
+        return calls
+
+    async def _call(self, live: LiveRun, calls: Sequence[Call]) -> None:
+        """Commit the calls, before any of them is made: a crash must find them."""
+        for call in calls:
+            self._journal.append(live, ToolCalled(call.id, call.name, call.arguments))
+        for call in calls:
+            if self._tools.asks(call):
+                await self._approvals.ask(live.run.id, call.id)  # before anybody hears that it can be decided
+                self._journal.append(live, ToolApproval(call.id))
+        await self._journal.landed(live)
+
+    async def _use(
+        self, live: LiveRun, calls: Sequence[Call], limit: asyncio.Timeout, span: StepSpan
+    ) -> Sequence[Call]:
+        """Make those that have no answer, side by side; all of them, answered, in their order."""
+        loop, deadline = asyncio.get_running_loop(), limit.when()
+        assert deadline is not None
+        left = deadline - loop.time()
+        patient = any(self._tools.asks(call) for call in calls)
+        if patient:
+            limit.reschedule(None)  # people take their time; tools have limits of their own
+        running = [asyncio.create_task(self._answered(live, call, span)) for call in calls]
+        try:
+            for answering in asyncio.as_completed(running):
+                await answering
+            return [task.result() for task in running]
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            if patient:
+                limit.reschedule(loop.time() + left)
+
+    async def _answered(self, live: LiveRun, call: Call, span: StepSpan) -> Call:
+        if call.answered:
+            return call
+        approved = True
+        if self._tools.asks(call):
+            approved = await self._approvals.decided(live.run.id, call.id)
+            self._journal.append(live, ToolDecided(call.id, approved))
+            await self._journal.landed(live)
+        if approved:
+            answered = await self._tools.answer(call, live.run, self._store, span)
+        else:
+            answered = replace(call, error=DENIED)
+        self._journal.append(live, ToolFinished(call.id, answered.result, answered.error))
+        return answered
 
     def _wait_before(self, attempt: int, error: ModelError) -> float | None:
         """Seconds to wait before the same request is sent again; None if it is not."""

@@ -1,23 +1,45 @@
 """What the engine needs from outside, as protocols. ``store`` and the models implement them."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from chat.events import Delta, Event, Terminal, Usage
+from chat.commands import NewRetry, NewRun, Started
+from chat.events import Delta, Event, ModelSelected, Terminal, ToolDelta, ToolStarted, Usage
+from chat.records import Record
 from chat.runs import Run
+from chat.search import Hit, Search
 from chat.sessions import Message, NewSession, Page, Session, Turn
+from chat.steps import Step
+from chat.usage import UsageQuery, UsageSum
 
 # --- the model ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model gets to know it. ``parameters`` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """``messages`` end with the user's. ``prefix`` is the stored part of an answer that is to be continued."""
+    """``messages`` end with the user's. ``steps`` are those that the answer has behind it, ``prefix`` is the stored
+    part of the one that is to be continued.
+
+    ``model`` is the one that is asked for; empty where whoever is asked has only one. ``taken`` are the ids of all
+    calls that the run's log tells of, those that were cut off included.
+    """
 
     messages: Sequence[Turn]
     prefix: str = ""
+    steps: Sequence[Step] = ()
+    tools: Sequence[ToolSpec] = ()
+    model: str = ""
+    taken: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +50,26 @@ class Finished:
     usage: Usage | None = None
 
 
-Part: TypeAlias = Delta | Finished
+Part: TypeAlias = Delta | ToolStarted | ToolDelta | ModelSelected | Finished
+
+
+class Reads(Protocol):
+    """What each read of the upstream brought, as it comes: an async generator, or what looks like one."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Part]]: ...
+
+    def __anext__(self) -> Awaitable[Sequence[Part]]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
 
 
 class ChatModel(Protocol):
-    """A language model. Closing the generator closes what it reads from."""
+    """A language model. Closing the stream closes what it reads from."""
 
     @property
     def name(self) -> str: ...
 
-    def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Part], None]:
+    def stream(self, request: ModelRequest) -> Reads:
         """What each read of the upstream brought, in order.
 
         Raises:
@@ -51,104 +83,35 @@ class ChatModel(Protocol):
 # --- the store ------------------------------------------------------------------------------------------------
 
 
-class OnBusy(StrEnum):
-    """What a second message does while its session's run is still going."""
-
-    REJECT = "reject"
-    QUEUE = "queue"
-    INTERRUPT = "interrupt"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An idempotency key and the digest of the request that it stands for."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """Behind the last message of the branch that is spoken to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Under:
-    """Behind this message, or at the root: an edit that branches."""
-
-    parent_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """The turns are the client's whole view: follow the stored tree as far as it agrees, and branch there."""
-
-
-Place: TypeAlias = Leaf | Under | Matching
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A message and the run that answers it; stored together or not at all.
-
-    ``turns`` end with the user's message; those before it are history that the client brings along.
-    ``session`` is created if its id is unknown. ``user_id`` is what the client claimed, if it did.
-    ``attach_same``: the message of the session's active run, said again, attaches to that run.
-    """
-
-    id: str
-    session: NewSession
-    user_id: str | None
-    turns: Sequence[Turn]
-    model: str
-    place: Place = field(default_factory=Leaf)
-    instructions: str | None = None
-    on_busy: OnBusy = OnBusy.REJECT
-    claim: Claim | None = None
-    attach_same: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NewRetry:
-    """Another answer to the message that ``run_id`` answered."""
-
-    id: str
-    run_id: str
-    model: str
-    on_busy: OnBusy = OnBusy.REJECT
-    claim: Claim | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """``created`` is False where an idempotency key or a repeated message led to a run that exists.
-
-    ``interrupts`` is the run that has to be cancelled for this one to begin.
-    """
-
-    run: Run
-    created: bool = True
-    replayed: bool = False
-    interrupts: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a run: its terminal event, the whole answer, and the whole log for the run's own storage."""
+    """The end of a run: its terminal event, the whole answer, and the whole log for the run's own storage.
+
+    ``steps`` are those in which tools were called. ``cost`` is what the terminal event's usage costs, in nano-dollars;
+    None where no price is known.
+    """
 
     terminal: Terminal
     answer: str
     log: Sequence[Event]
+    steps: Sequence[Step] = ()
+    cost: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
-    """Events for the end of one run's log; ``first_seq`` is the first one's place."""
+    """Events for the end of one run's log; ``first_seq`` is the first one's place. ``durable``: they have to survive
+    power loss, and not just a kill.
+
+    This and :class:`Batch` are not frozen, though nobody changes them: one is made for each token, and that costs a
+    frozen one four times as much.
+    """
 
     run: Run
     first_seq: int
     events: Sequence[Event]
     settlement: Settlement | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +122,7 @@ class Committed:
     waiting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """Neighbouring events of one run; ``first_seq`` is the first one's place.
 
@@ -207,7 +170,10 @@ class Store(Protocol):
         ...
 
     async def commit(self, batch: Sequence[Append]) -> Committed:
-        """Append to the logs of many runs in one transaction; one that settles a run survives power loss."""
+        """Append to the logs of many runs in one transaction.
+
+        It survives power loss if it settles a run, or if one of them is to be durable.
+        """
         ...
 
     async def run(self, run_id: str) -> Run | None: ...
@@ -287,7 +253,7 @@ class Store(Protocol):
         ...
 
     async def update_session(self, session_id: str, changes: Mapping[str, object]) -> Session | None:
-        """Set ``title`` or ``metadata`` or both; None if there is no such session."""
+        """Set what is named of ``title``, ``metadata``, and ``template`` with ``variables``; None if there is none."""
         ...
 
     async def delete_session(self, session_id: str) -> bool:
@@ -306,10 +272,62 @@ class Store(Protocol):
         """The branch that ends with the message, oldest first, cut from the old end to ``budget`` UTF-8 bytes."""
         ...
 
+    async def search(self, wanted: Search) -> Page[Hit]:
+        """The messages that match best first; what comes while somebody turns the pages is not on them.
+
+        Raises:
+            ChatError: ``invalid_request`` for a cursor that this store did not make.
+        """
+        ...
+
+    # approvals
+
+    async def wait_for_approval(self, run_id: str, call_id: str) -> bool | None:
+        """What was decided about the call; None if nothing yet, and then it can be decided from now on."""
+        ...
+
+    async def decisions(self) -> Sequence[tuple[str, str, bool]]:
+        """Run, call and decision of what was decided about this process's runs."""
+        ...
+
+    async def decide(self, run_id: str, call_id: str, *, approved: bool) -> None:
+        """Decide about a call that waits: survives power loss. To say the same again changes nothing.
+
+        Raises:
+            ChatError: ``not_found``: no call of that id waits in the run; ``already_decided``: otherwise, or the run
+                has ended.
+        """
+        ...
+
+    # records
+
+    async def save_record(self, record: Record) -> None:
+        """Write it down, at the store's own time: survives power loss."""
+        ...
+
+    async def records(
+        self, kind: str | None, session_id: str | None, user_id: str | None, limit: int, after: str | None
+    ) -> Page[Record]:
+        """The latest first.
+
+        Raises:
+            ChatError: ``invalid_request`` for a cursor that this store did not make.
+        """
+        ...
+
+    # usage
+
+    async def usage(self, query: UsageQuery) -> Page[UsageSum]:
+        """Sums over the runs that have ended, those of deleted sessions included: what was spent was spent."""
+        ...
+
     # upkeep
 
     async def sweep(self, retention: float) -> None:
-        """Fold the logs of runs that ended ``retention`` seconds ago or more; drop what nobody can ask for."""
+        """Fold the logs of runs that ended ``retention`` seconds ago or more; drop what nobody can ask for.
+
+        Also whatever a message's commit does not have to wait for, such as an index.
+        """
         ...
 
     async def check(self) -> None:

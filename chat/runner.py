@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any, TypeAlias
 
@@ -12,8 +13,11 @@ from chat.events import RunCancelled, RunFailed, RunInterrupted, Terminal
 from chat.generation import Generation
 from chat.journal import Journal
 from chat.live import LiveRun, LiveRuns
+from chat.meter import NO_METER, Meter
 from chat.ports import Store
-from chat.runs import Run
+from chat.runs import STATUS_OF, Run
+from chat.tracing import NO_TRACER, RunSpan, Tracer
+from chat.usage import Prices, cost_of
 
 SETTLE_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between the tries to settle a run whose log cannot be written; the last one repeats."""
@@ -35,6 +39,7 @@ class _Job:
     """``generating`` may be cancelled at any moment, even before its first step; ``task`` sees to the end."""
 
     live: LiveRun
+    span: RunSpan
     generating: asyncio.Task[Terminal]
     task: asyncio.Task[None] | None = None
     stop_reason: str | None = None
@@ -43,12 +48,26 @@ class _Job:
 class Runner:
     """Launches runs, stops them, and settles each exactly once."""
 
-    def __init__(self, store: Store, journal: Journal, live: LiveRuns, generation: Generation) -> None:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        live: LiveRuns,
+        generation: Generation,
+        *,
+        prices: Prices | None = None,
+        meter: Meter = NO_METER,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
         self._store = store
         self._journal = journal
         self._live = live
         self._generation = generation
+        self._prices = prices or {}
+        self._meter = meter
+        self._tracer = tracer
         self._jobs: dict[str, _Job] = {}
+        self._finishing = False
 
     def launch(self, run: Run) -> None:
         """Generate the run's answer, or what is missing of it."""
@@ -77,6 +96,7 @@ class Runner:
 
     async def finish(self, seconds: float) -> None:
         """Let the running answers come to their end for so long, then hand the rest back."""
+        self._finishing = True
         if self._jobs:
             await asyncio.wait([job.generating for job in self._jobs.values()], timeout=seconds)
         for job in self._jobs.values():
@@ -99,10 +119,19 @@ class Runner:
 
     def _begin(self, run: Run, generate: _Generate) -> None:
         live = self._live.own(run)
-        job = _Job(live, asyncio.create_task(generate(live)))
+        live.span = self._tracer.run(run)
+        # Every token climbs through all coroutines that wait for it: no further one where nobody looks.
+        generating = self._counted(live, generate) if live.span.recording else generate(live)
+        job = _Job(live, live.span, asyncio.create_task(generating))
         live.on_trouble = job.generating.cancel
         self._jobs[run.id] = job
         job.task = asyncio.create_task(self._see_through(job))
+
+    async def _counted(self, live: LiveRun, generate: _Generate) -> Terminal:
+        with suppress(StoreUnavailableError, StoreCorruptError):  # the run itself will find out
+            if (session := await self._store.session(live.run.session_id)) is not None:
+                live.span.counted(session.message_count)
+        return await generate(live)
 
     async def _generate(self, live: LiveRun) -> Terminal:
         if live.run.epoch > 1:
@@ -112,13 +141,15 @@ class Runner:
         return await self._generation.generate(live)
 
     async def _see_through(self, job: _Job) -> None:
+        ended: Terminal | None = None
         try:
             await asyncio.wait({job.generating})
             terminal = self._terminal(job)
-            if terminal is not None and await self._settle(job.live, terminal):
+            if terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
                 logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
         finally:
             job.generating.cancel()
+            job.span.end(ended)
             if self._jobs.get(job.live.run.id) is job:
                 del self._jobs[job.live.run.id]
             if job.live.closed:
@@ -131,7 +162,9 @@ class Runner:
         if job.generating.cancelled():
             if job.stop_reason is not None:
                 return RunCancelled(job.stop_reason)
-            return None if job.live.trouble is None else _NOT_STORED
+            if job.live.trouble is not None:
+                return _NOT_STORED
+            return None if self._finishing else _INTERNAL
         error = job.generating.exception()
         if error is None:
             return job.generating.result()
@@ -140,13 +173,21 @@ class Runner:
         logger.error("a generation broke", exc_info=error, extra={"run_id": job.live.run.id})
         return _INTERNAL
 
-    async def _settle(self, live: LiveRun, terminal: Terminal) -> bool:
+    async def _settle(self, live: LiveRun, terminal: Terminal) -> Terminal | None:
+        """Store the run's end: the event as it stands in the log, None if the run is another process's by now."""
         pauses = chain(SETTLE_PAUSES, repeat(SETTLE_PAUSES[-1]))
         while True:
             try:
                 if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
                     await self._live.load(live)
-                return await self._journal.settle(live, terminal)
+                await self._generation.recover_usage(live)
+                usage = live.spending.total(*live.said)
+                live.cost = cost_of(usage, live.run.model, self._prices)
+                ended = replace(terminal, usage=usage)
+                if not await self._journal.settle(live, ended):
+                    return None
+                self._meter.run_ended(STATUS_OF[type(ended)], usage)
+                return ended
             except (StoreUnavailableError, StoreCorruptError) as error:
                 logger.warning("a run's end waits for the store: %s", error.code, extra={"run_id": live.run.id})
                 await asyncio.sleep(next(pauses))

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from chat.prompts import Variables
+from chat.steps import Step
+
 T = TypeVar("T")
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -14,6 +17,7 @@ class Session:
     """``leaf_id`` is the last message of the branch that the next message continues.
 
     ``touched`` grows with every activity; lists are ordered by it, so that a clock that jumps cannot mix them up.
+    ``template`` and its ``variables`` are the prompt of chats that name none.
     """
 
     id: str
@@ -25,11 +29,16 @@ class Session:
     created_at: int
     updated_at: int
     touched: int
+    template: str | None = None
+    variables: Variables = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One committed entry of the history. ``status`` is the run's for an assistant's message, else ``completed``."""
+    """One committed entry of the history. ``status`` is the run's for an assistant's message, else ``completed``.
+
+    ``steps`` are those of an answer in which tools were called; ``content`` is the text of all of them.
+    """
 
     id: str
     session_id: str
@@ -39,14 +48,16 @@ class Message:
     status: str
     run_id: str | None
     created_at: int
+    steps: Sequence[Step] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message as the model or a client gives it: no id, no place yet."""
+    """A message as the model or a client gives it: no id, no place yet. ``steps`` as in :class:`Message`."""
 
     role: Role
     content: str
+    steps: Sequence[Step] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +76,5 @@ class NewSession:
     user_id: str
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+    template: str | None = None
+    variables: Variables = field(default_factory=dict)

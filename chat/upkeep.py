@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from chat.approvals import Approvals
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.journal import Journal
 from chat.live import LiveRuns
@@ -30,12 +31,21 @@ class Upkeep:
     """The loops of the process. ``lease`` and ``retention`` are in seconds."""
 
     def __init__(
-        self, store: Store, journal: Journal, live: LiveRuns, runner: Runner, *, lease: float, retention: float
+        self,
+        store: Store,
+        journal: Journal,
+        live: LiveRuns,
+        runner: Runner,
+        approvals: Approvals,
+        *,
+        lease: float,
+        retention: float,
     ) -> None:
         self._store = store
         self._journal = journal
         self._live = live
         self._runner = runner
+        self._approvals = approvals
         self._lease = lease
         self._retention = retention
         self._unread = False
@@ -86,6 +96,7 @@ class Upkeep:
             return
         self._unread = False
         try:
+            await self._approvals.look()
             for run_id, reason in await self._store.cancel_requests():
                 self._runner.stop(run_id, reason)
             if await self._live.tail():

@@ -10,25 +10,24 @@ async with engine_on(tmp_path / "chat.db", model) as engine:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
+from chat.commands import NewRun
 from chat.engine import Engine, Timing
-from chat.events import Event, ReasoningDelta, TextDelta
+from chat.events import Event, ModelSelected, ReasoningDelta, Terminal, TextDelta, ToolDelta, ToolStarted
 from chat.generation import Policy
 from chat.ids import new_id
 from chat.live import LiveRun
-from chat.ports import Append, Committed, Finished, ModelRequest, NewRun, Part
+from chat.ports import Append, Batch, Committed, Finished, ModelRequest, Part
 from chat.sessions import NewSession, Turn
+from chat.tools import NO_TOOLS, Toolbox
+from chat.tracing import NO_TRACER, Tracer
 from store.sqlite import SqliteStore
-
-T = TypeVar("T")
-
-PATIENCE = 10.0
-"""Seconds after which what should happen at once is taken as not happening."""
+from tests.patience import PATIENCE
 
 STOP = Finished("stop")
 
@@ -36,21 +35,15 @@ Step: TypeAlias = str | Part | Sequence[Part] | asyncio.Event | Exception
 """Text or parts are said in one read, an event is waited for, an exception is raised."""
 
 
-async def soon(awaitable: Awaitable[T]) -> T:
-    """Wait for what has to happen now; TimeoutError if it does not."""
-    async with asyncio.timeout(PATIENCE):
-        return await awaitable
-
-
 async def until_more(live: LiveRun, seen: int) -> None:
     """Return when there are more than ``seen`` events to see, or no more will come."""
     while len(live.events) <= seen and not live.closed and live.trouble is None:
-        waiter = asyncio.get_running_loop().create_future()
-        live.look_out(waiter)
+        woken = asyncio.Event()
+        live.look_out(woken.set)
         try:
-            await waiter
+            await woken.wait()
         finally:
-            live.overlook(waiter)
+            live.overlook(woken.set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +80,7 @@ class ScriptedModel:
                         await step.wait()
                     case Exception():
                         raise step
-                    case TextDelta() | ReasoningDelta() | Finished():
+                    case TextDelta() | ReasoningDelta() | ToolStarted() | ToolDelta() | ModelSelected() | Finished():
                         yield [step]
                     case _:
                         yield step
@@ -150,11 +143,18 @@ async def opened(path: Path, *, lease: float = 10.0) -> AsyncIterator[UnsteadySt
 
 @asynccontextmanager
 async def engine_on(
-    path: Path, model: ScriptedModel, policy: Policy | None = None, *, lease: float = 10.0, window: float = 0.0
+    path: Path,
+    model: ScriptedModel,
+    policy: Policy | None = None,
+    *,
+    lease: float = 10.0,
+    window: float = 0.0,
+    tools: Toolbox = NO_TOOLS,
+    tracer: Tracer = NO_TRACER,
 ) -> AsyncIterator[Engine]:
     """One process: an engine on a store of its own."""
     async with opened(path, lease=lease) as store:
-        engine = Engine(store, model, policy or Policy(), Timing(window=window, lease=lease))
+        engine = Engine(store, model, policy or Policy(), Timing(window=window, lease=lease), tools, tracer=tracer)
         async with engine.running():
             yield engine
 
@@ -165,11 +165,23 @@ def unsteady(engine: Engine) -> UnsteadyStore:
     return engine.store
 
 
+async def follow(engine: Engine, run_id: str, after: int) -> AsyncGenerator[Batch, None]:
+    """What a follower gets, as it comes."""
+    with closing(await engine.follower(run_id, after)) as follower:
+        while (batch := await follower.next()) is not None:
+            yield batch
+
+
+def uncounted(event: Event | None) -> Event | None:
+    """The event without what its run has used: most tests are about other things."""
+    return replace(event, usage=None) if isinstance(event, Terminal) else event
+
+
 async def everything(engine: Engine, run_id: str, after: int = 0) -> list[Event]:
-    """What a follower gets, to the end of its stream; checks that nothing is missing or comes twice."""
+    """All that a follower gets, to the end of its stream, uncounted; checks that nothing is missing or comes twice."""
     events: list[Event] = []
     async with asyncio.timeout(PATIENCE):
-        async for batch in engine.follow(run_id, after):
+        async for batch in follow(engine, run_id, after):
             assert batch.first_seq == after + len(events) + 1
             events += batch.events
-    return events
+    return [event for event in map(uncounted, events) if event is not None]

@@ -1,10 +1,13 @@
 """What hypothesis draws: events, and logs as a run writes them."""
 
+from typing import Literal
+
 from hypothesis import strategies as st
 
 from chat.events import (
     Delta,
     Event,
+    ModelSelected,
     ReasoningDelta,
     RunCancelled,
     RunCompleted,
@@ -13,6 +16,13 @@ from chat.events import (
     Seam,
     Terminal,
     TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolDelta,
+    ToolEvent,
+    ToolFinished,
+    ToolStarted,
     Usage,
 )
 
@@ -24,21 +34,45 @@ texts: st.SearchStrategy[str] = st.one_of(
 
 counts = st.integers(0, 2**40)
 
-usages = st.builds(Usage, counts, counts, st.sampled_from(["reported", "estimated"]))
+
+def _usage(numbers: list[int], source: Literal["reported", "estimated"]) -> Usage:
+    cached, asked, reasoning, answered = (*sorted(numbers[:2]), *sorted(numbers[2:]))
+    return Usage(asked, answered, source, cached, reasoning)
+
+
+usages = st.builds(_usage, st.lists(counts, min_size=4, max_size=4), st.sampled_from(["reported", "estimated"]))
 
 deltas: st.SearchStrategy[Delta] = st.one_of(st.builds(TextDelta, texts), st.builds(ReasoningDelta, texts))
 
 terminals: st.SearchStrategy[Terminal] = st.one_of(
     st.builds(RunCompleted, st.text(), counts, st.text(), st.none() | usages),
-    st.builds(RunFailed, st.text(), st.text(), st.booleans()),
-    st.builds(RunCancelled, st.text()),
-    st.builds(RunInterrupted, st.text()),
+    st.builds(RunFailed, st.text(), st.text(), st.booleans(), st.none() | usages),
+    st.builds(RunCancelled, st.text(), st.none() | usages),
+    st.builds(RunInterrupted, st.text(), st.none() | usages),
 )
 
 seams = st.builds(Seam, st.integers(1, 2**40))
 
-events: st.SearchStrategy[Event] = st.one_of(deltas, seams, terminals)
+call_ids = st.sampled_from(["call_1", "call_2", "call_3"])
 
-unfinished: st.SearchStrategy[list[Event]] = st.lists(st.one_of(deltas, deltas, seams), max_size=12)
+tool_events: st.SearchStrategy[ToolEvent] = st.one_of(
+    st.builds(ToolStarted, call_ids, st.text(min_size=1)),
+    st.builds(ToolDelta, call_ids, texts),
+    st.builds(ToolCalled, call_ids, st.text(min_size=1), st.text()),
+    st.builds(ToolApproval, call_ids),
+    st.builds(ToolDecided, call_ids, st.booleans()),
+    st.builds(ToolFinished, call_ids, result=st.text()),
+    st.builds(ToolFinished, call_ids, error=st.text()),
+)
+
+selections = st.builds(
+    ModelSelected, st.text(), st.sampled_from(["requested", "default", "fallback"]), st.none() | st.text()
+)
+
+beside: st.SearchStrategy[Event] = st.one_of(tool_events, seams, selections)
+
+events: st.SearchStrategy[Event] = st.one_of(deltas, beside, terminals)
+
+unfinished: st.SearchStrategy[list[Event]] = st.lists(st.one_of(deltas, deltas, beside), max_size=12)
 
 logs: st.SearchStrategy[list[Event]] = st.builds(lambda log, end: [*log, end], unfinished, terminals)

@@ -7,6 +7,7 @@ from hypothesis import given
 
 from chat.events import (
     Event,
+    ModelSelected,
     ReasoningDelta,
     RunCancelled,
     RunCompleted,
@@ -14,6 +15,12 @@ from chat.events import (
     RunInterrupted,
     Seam,
     TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolDelta,
+    ToolFinished,
+    ToolStarted,
     Usage,
     answer_text,
     completed,
@@ -27,7 +34,14 @@ from tests.strategies import events
 NAMES: dict[type[Event], str] = {
     TextDelta: "text.delta",
     ReasoningDelta: "reasoning.delta",
+    ToolStarted: "tool.started",
+    ToolDelta: "tool.delta",
+    ToolCalled: "tool.called",
+    ToolApproval: "tool.approval",
+    ToolDecided: "tool.decided",
+    ToolFinished: "tool.finished",
     Seam: "seam",
+    ModelSelected: "model.selected",
     RunCompleted: "run.completed",
     RunFailed: "run.failed",
     RunCancelled: "run.cancelled",
@@ -54,7 +68,7 @@ def test_every_kind_of_event_has_a_name_of_its_own() -> None:
 @given(events)
 def test_payload_is_json_with_all_that_the_event_says(event: Event) -> None:
     name, payload = name_of(event), json.loads(json.dumps(payload_of(event)))
-    text = payload["text"] if "text" in payload else json.dumps(payload)
+    text = payload["text"] if payload.keys() == {"text"} else json.dumps(payload)
     assert load(name, text) == event
 
 
@@ -64,6 +78,18 @@ def test_payload_leaves_out_what_is_not_there() -> None:
     assert usage == {"input_tokens": 3, "output_tokens": 2, "source": "reported"}
 
 
+def test_payload_has_the_parts_of_usage_that_the_upstream_told() -> None:
+    usage = payload_of(RunCancelled("requested", Usage(3, 2, "estimated", reasoning_tokens=1)))["usage"]
+    assert usage == {"input_tokens": 3, "output_tokens": 2, "source": "estimated", "reasoning_tokens": 1}
+
+
+def test_end_that_an_earlier_version_stored_is_read() -> None:
+    body = '{"finish_reason": "stop", "text_length": 2, "text_sha256": "ab", "usage": {"input_tokens": 3, '
+    body += '"output_tokens": 2, "source": "reported"}}'
+    assert load("run.completed", body) == RunCompleted("stop", 2, "ab", Usage(3, 2))
+    assert load("run.cancelled", '{"reason": "requested"}') == RunCancelled("requested")
+
+
 def test_text_is_stored_bare() -> None:
     assert dump(TextDelta('"é"')) == ("text.delta", '"é"')
     assert dump(ReasoningDelta("{")) == ("reasoning.delta", "{")
@@ -71,7 +97,7 @@ def test_text_is_stored_bare() -> None:
 
 def test_event_of_a_later_version_is_not_mistaken_for_another() -> None:
     with pytest.raises(KeyError):
-        load("tool.started", "{}")
+        load("tool.paused", "{}")
 
 
 def test_answer_is_the_text_alone() -> None:

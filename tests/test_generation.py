@@ -9,7 +9,7 @@ import pytest
 from chat import generation
 from chat.engine import Engine
 from chat.errors import ChatError, ModelError
-from chat.events import Event, ReasoningDelta, RunCompleted, RunFailed, Seam, TextDelta, Usage, completed
+from chat.events import Event, ModelSelected, ReasoningDelta, RunCompleted, RunFailed, Seam, TextDelta, completed
 from chat.generation import CrashRecovery, Generation, Policy
 from chat.journal import Journal
 from chat.live import LiveRun
@@ -17,17 +17,13 @@ from chat.ports import Finished
 from chat.runs import Run
 from chat.sessions import Turn
 from tests.ledger import Ledger, running
-from tests.scripted import STOP, ScriptedModel, Step, engine_on, everything, message, soon
+from tests.patience import soon
+from tests.scripted import STOP, ScriptedModel, Step, engine_on, everything, message, uncounted, unsteady
 
 HI, THERE = TextDelta("Hi "), TextDelta("there")
 
 BUSY = ModelError("upstream_unavailable", "The model is busy.", retryable=True, transient=True)
 REFUSED = ModelError("upstream_rejected", "The model refused the request.", retryable=False)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "chat.db"
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +45,13 @@ async def log_of(file: Path, *scripts: list[Step], policy: Policy | None = None)
 
 
 # --- what the model is asked
+
+
+async def test_model_of_the_run_is_asked_for(file: Path) -> None:
+    model = ScriptedModel([STOP])
+    async with engine_on(file, model) as engine:
+        await answer(engine, model="groq/llama")
+    assert model.requests[0].request.model == "groq/llama"
 
 
 async def test_model_is_asked_with_prompts_and_history(file: Path) -> None:
@@ -92,9 +95,14 @@ async def test_question_is_asked_however_small_the_budget(file: Path) -> None:
 
 
 async def test_answer_is_recorded_as_it_comes_and_proved_at_the_end(file: Path) -> None:
-    usage = Usage(3, 2)
-    log, _ = await log_of(file, [ReasoningDelta("hm"), "Hi ", [THERE, Finished("length", usage)]])
-    assert log == [ReasoningDelta("hm"), HI, THERE, completed("Hi there", "length", usage)]
+    log, _ = await log_of(file, [ReasoningDelta("hm"), "Hi ", [THERE, Finished("length")]])
+    assert log == [ReasoningDelta("hm"), HI, THERE, completed("Hi there", "length", None)]
+
+
+async def test_word_about_who_answers_is_recorded_and_no_part_of_the_answer(file: Path) -> None:
+    selected = ModelSelected("groq/llama", "fallback", "upstream_timeout")
+    log, _ = await log_of(file, [[selected, HI], THERE, STOP], policy=Policy(answer_limit=8))
+    assert log == [selected, HI, THERE, completed("Hi there", "stop", None)]
 
 
 async def test_answer_that_breaks_off_has_failed_and_is_kept(file: Path) -> None:
@@ -149,6 +157,21 @@ async def test_refusal_is_final(file: Path) -> None:
 async def test_request_is_not_repeated_when_something_was_shown(file: Path, shown: TextDelta) -> None:
     log, model = await log_of(file, [shown, BUSY])
     assert log == [shown, RunFailed(BUSY.code, BUSY.message, BUSY.retryable)]
+    assert len(model.requests) == 1
+
+
+async def test_request_is_not_repeated_when_what_was_said_is_being_committed(file: Path) -> None:
+    failing = asyncio.Event()
+    model = ScriptedModel(["Hi ", failing, BUSY])
+    async with engine_on(file, model) as engine:
+        store = unsteady(engine)
+        store.gate.clear()
+        run = (await engine.start(message())).run
+        await soon(store.begun.wait())
+        failing.set()
+        await soon(model.requests[0].closed.wait())
+        store.gate.set()
+        assert await everything(engine, run.id) == [HI, RunFailed(BUSY.code, BUSY.message, BUSY.retryable)]
     assert len(model.requests) == 1
 
 
@@ -217,10 +240,14 @@ async def test_model_is_not_read_on_while_the_journal_is_full() -> None:
 async def test_generation_ends_when_its_log_takes_no_more() -> None:
     store = Told()
     live = LiveRun(running(), owned=True)
+    gate = asyncio.Event()
+    model = ScriptedModel([gate, "Hi ", STOP])
+    generating = asyncio.create_task(Generation(store, Journal(store), model, Policy()).generate(live))
+    await model.asked(0)
     live.lose()
-    model = ScriptedModel(["Hi ", STOP])
+    gate.set()
     with pytest.raises(ChatError) as caught:
-        await Generation(store, Journal(store), model, Policy()).generate(live)
+        await soon(generating)
     assert caught.value.code == "run_taken"
     assert model.requests[0].closed.is_set()
 
@@ -263,7 +290,8 @@ async def test_model_is_asked_to_go_on_from_what_was_shown() -> None:
     model = ScriptedModel(["there", STOP])
     terminal = await Generation(store, Journal(store), model, Policy(answer_limit=8)).generate(live)
     assert model.requests[0].request.prefix == "Hi "
-    assert terminal == completed("Hi there", "stop", None)  # the limit counts what was there already
-    live.queue(TextDelta("!"))
-    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=8)).generate(live)
+    assert uncounted(terminal) == completed("Hi there", "stop", None)  # the limit counts what was there already
+    longer = LiveRun(running(epoch=2), owned=True)
+    longer.feed(1, [HI, TextDelta("the")])
+    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=8)).generate(longer)
     assert isinstance(terminal, RunFailed)

@@ -6,21 +6,17 @@ from pathlib import Path
 import pytest
 
 from chat import upkeep
+from chat.commands import OnBusy
 from chat.engine import Engine
 from chat.errors import StoreUnavailableError
 from chat.events import RunCancelled, TextDelta, completed
-from chat.ports import OnBusy
 from chat.runs import RunStatus
 from store import sqlite_journal
 from store.sqlite import SqliteStore
-from tests.scripted import STOP, ScriptedModel, engine_on, everything, message, opened, soon
+from tests.patience import soon
+from tests.scripted import STOP, ScriptedModel, engine_on, everything, follow, message, opened, uncounted
 
 HI, THERE = TextDelta("Hi "), TextDelta("there")
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "chat.db"
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +26,8 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gate() -> asyncio.Event:
-    return asyncio.Event()
-
-
-@pytest.fixture
-async def engine(file: Path, gate: asyncio.Event) -> AsyncIterator[Engine]:
-    async with engine_on(file, ScriptedModel(["Hi ", gate, "there", STOP]), lease=0.3) as engine:
+async def engine(file: Path, model: ScriptedModel) -> AsyncIterator[Engine]:
+    async with engine_on(file, model, lease=0.3) as engine:
         yield engine
 
 
@@ -128,11 +119,11 @@ async def test_stop_that_nobody_has_heard_yet_is_heard_by_who_takes_the_run_over
 async def test_run_of_another_process_is_followed_to_its_end(file: Path, engine: Engine, gate: asyncio.Event) -> None:
     run = (await engine.start(message())).run
     async with engine_on(file, ScriptedModel()) as other:
-        following = other.follow(run.id, 0)
+        following = follow(other, run.id, 0)
         assert (await soon(anext(following))).events == [HI]
         assert other._live.foreign
         gate.set()
-        rest = [event async for batch in following for event in batch.events]
+        rest = [uncounted(event) async for batch in following for event in batch.events]
         assert rest == [THERE, completed("Hi there", "stop", None)]
         assert not other._live.foreign
 
@@ -144,7 +135,7 @@ async def test_everything_that_others_commit_is_read_however_much_it_is(
     model = ScriptedModel(["Hi ", gate, *[TextDelta(f"{number} ") for number in range(6)], STOP])
     async with engine_on(file, model) as engine, engine_on(file, ScriptedModel()) as other:
         run = (await engine.start(message())).run
-        following = other.follow(run.id, 0)
+        following = follow(other, run.id, 0)
         assert (await soon(anext(following))).events == [HI]
         news: list[bool] = []
 

@@ -1,0 +1,90 @@
+"""What starts a run, and what comes of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from chat.runs import Run
+from chat.sessions import NewSession, Turn
+
+
+class OnBusy(StrEnum):
+    """What a second message does while its session's run is still going."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An idempotency key and the digest of the request that it stands for."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Behind the last message of the branch that is spoken to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """Behind this message, or at the root: an edit that branches."""
+
+    parent_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """The turns are the client's whole view: follow the stored tree as far as it agrees, and branch there."""
+
+
+Place: TypeAlias = Leaf | Under | Matching
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A message and the run that answers it; stored together or not at all.
+
+    ``turns`` end with the user's message; those before it are history that the client brings along.
+    ``session`` is created if its id is unknown. ``user_id`` is what the client claimed, if it did.
+    ``attach_same``: the message of the session's active run, said again, attaches to that run.
+    """
+
+    id: str
+    session: NewSession
+    user_id: str | None
+    turns: Sequence[Turn]
+    model: str
+    place: Place = field(default_factory=Leaf)
+    instructions: str | None = None
+    on_busy: OnBusy = OnBusy.REJECT
+    claim: Claim | None = None
+    attach_same: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewRetry:
+    """Another answer to the message that ``run_id`` answered."""
+
+    id: str
+    run_id: str
+    model: str
+    on_busy: OnBusy = OnBusy.REJECT
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """``created`` is False where an idempotency key or a repeated message led to a run that exists.
+
+    ``interrupts`` is the run that has to be cancelled for this one to begin.
+    """
+
+    run: Run
+    created: bool = True
+    replayed: bool = False
+    interrupts: str | None = None

@@ -1,0 +1,123 @@
+"""Tools: what the model may call, and how a call is answered."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from chat.ids import new_id
+from chat.ports import Store, ToolSpec
+from chat.records import Record
+from chat.runs import Run
+from chat.steps import Call
+from chat.tracing import NO_SPAN, StepSpan, ToolSpan
+
+TIMEOUT = 30.0
+"""Seconds that a call may take, where its tool says nothing else."""
+
+LONGEST_RESULT = 65_536
+"""Characters of a result or an error; what is behind them is cut: it would fill the model's context."""
+
+FAILED = "The tool failed."
+
+logger = logging.getLogger(__name__)
+
+
+class ToolError(Exception):
+    """What a tool raises to tell the model what went wrong. Any other error is logged, and its text kept from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Whose call it is. A tool that has a parameter of this type is given it; the model does not see it."""
+
+    run: Run
+    call_id: str
+    store: Store
+
+    async def save(self, kind: str, data: Mapping[str, object]) -> str:
+        """Write a record down, which ``GET /records`` shows; its id.
+
+        Raises:
+            ChatError: ``store_unavailable``.
+        """
+        run = self.run
+        record = Record(new_id("rec"), kind, run.session_id, run.user_id, run.id, dict(data), 0)
+        await self.store.save_record(record)
+        return record.id
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """``run`` takes the arguments as the model wrote them and returns what the model is told.
+
+    It raises :class:`ToolError` to say in its own words what went wrong. ``timeout`` is in seconds. ``approval``: each
+    call waits for somebody's yes.
+    """
+
+    spec: ToolSpec
+    run: Callable[[str, ToolContext], Awaitable[str]]
+    timeout: float = TIMEOUT
+    approval: bool = False
+
+
+class Toolbox:
+    """The tools that there are, by name."""
+
+    def __init__(self, tools: Iterable[Tool] = (), *, prompt: str | None = None) -> None:
+        self._tools = {tool.spec.name: tool for tool in tools}
+        self.prompt = prompt
+        """The system prompt that comes with the tools, for where none is set."""
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        return [tool.spec for tool in self._tools.values()]
+
+    def asks(self, call: Call) -> bool:
+        """Whether the call needs somebody's yes."""
+        tool = self._tools.get(call.name)
+        return tool is not None and tool.approval
+
+    async def answer(self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN) -> Call:
+        """Run the tool: the call with its result, or with the error as the model is told it. Never raises."""
+        tool = self._tools.get(call.name)
+        with span.tool_call(call.id, None if tool is None else call.name) as called:
+            if tool is None:
+                called.failed("unknown_tool")
+                return replace(call, error="There is no such tool.")
+            return await _made(tool, call, ToolContext(run, call.id, store), called)
+
+
+async def _made(tool: Tool, call: Call, context: ToolContext, span: ToolSpan) -> Call:
+    extra = {"run_id": context.run.id, "tool": call.name, "call_id": call.id}
+    try:
+        async with asyncio.timeout(tool.timeout) as limit:
+            return replace(call, result=_told(await tool.run(call.arguments, context)))
+    except ToolError as error:
+        span.failed(type(error).__name__)
+        return replace(call, error=_told(str(error)) or FAILED)
+    except TimeoutError:
+        if limit.expired():
+            span.failed("timeout")
+            logger.warning("a tool took too long", extra=extra)
+            return replace(call, error="The tool took too long. It may have taken effect.")
+        span.failed("TimeoutError")
+        logger.exception("a tool failed", extra=extra)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        span.failed("CancelledError")
+        logger.exception("a tool was cancelled from inside", extra=extra)
+    except Exception as error:
+        span.failed(type(error).__name__)
+        logger.exception("a tool failed", extra=extra)
+    return replace(call, error=FAILED)
+
+
+def _told(text: str) -> str:
+    """What can be stored, and does not fill the model's context."""
+    return text.encode(errors="replace").decode()[:LONGEST_RESULT]
+
+
+NO_TOOLS = Toolbox()
