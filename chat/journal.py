@@ -2,14 +2,28 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import cast
 
 from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
-from chat.events import Delta, Event, ReasoningDelta, Terminal, TextDelta
+from chat.events import (
+    SPEECH,
+    Delta,
+    Event,
+    ReasoningDelta,
+    Terminal,
+    TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolFinished,
+)
 from chat.live import LiveRun
+from chat.meter import NO_METER, Meter
 from chat.ports import Append, Settlement, Store
+from chat.steps import steps_of
 
 WINDOW = 0.005
 """Seconds that the committer waits for company: an idle service adds this to a token, a busy one commits more."""
@@ -37,11 +51,16 @@ class Journal:
     until it succeeds.
     """
 
-    def __init__(self, store: Store, *, window: float = WINDOW, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, store: Store, *, window: float = WINDOW, capacity: int = CAPACITY, meter: Meter = NO_METER
+    ) -> None:
         self._store = store
+        self._meter = meter
         self._window = window
         self._capacity = capacity
         self._dirty: dict[str, LiveRun] = {}
+        self._taken: dict[str, LiveRun] = {}
+        self._landings: list[asyncio.Future[None]] = []
         self._waiting = 0
         self._work = asyncio.Event()
         self._room = asyncio.Event()
@@ -69,6 +88,19 @@ class Journal:
 
     async def room(self) -> None:
         await self._room.wait()
+
+    async def landed(self, live: LiveRun) -> None:
+        """Wait until all that the run has said so far is committed.
+
+        Raises:
+            ChatError: the run's log cannot be written, or the run was given to another process.
+        """
+        while live.trouble is None and (live.pending or live.run.id in self._taken):
+            landing = asyncio.get_running_loop().create_future()
+            self._landings.append(landing)
+            await landing
+        if live.trouble is not None:
+            raise live.trouble
 
     async def settle(self, live: LiveRun, terminal: Terminal) -> bool:
         """End the run with everything that waits before; False if it was not ours any more.
@@ -100,9 +132,12 @@ class Journal:
             await self._work.wait()
             await asyncio.sleep(self._window)
             self._work.clear()
-            taken, self._dirty, self._waiting = self._dirty, {}, 0
+            taken = self._taken = self._dirty
+            self._dirty, self._waiting = {}, 0
             self._room.set()
             await self._commit([self._take(live) for live in taken.values()], taken)
+            self._taken = {}
+            self._land()
             if not self._dirty:
                 self._idle.set()
 
@@ -114,16 +149,29 @@ class Journal:
         self._idle.clear()
         self._work.set()
 
+    def _land(self) -> None:
+        landings, self._landings = self._landings, []
+        for landing in landings:
+            if not landing.done():
+                landing.set_result(None)
+
     @staticmethod
     def _take(live: LiveRun) -> Append:
         events = merged(live.pending)
         live.pending = []
-        settlement = None
-        if isinstance(events[-1], Terminal):
-            settlement = Settlement(events[-1], live.answer, [*live.events, *events])
-        return Append(live.run, len(live.events) + 1, events, settlement)
+        append = Append(live.run, len(live.events) + 1, events)
+        last = events[-1]
+        if isinstance(last, TextDelta):  # nearly always
+            return append
+        if isinstance(last, Terminal):
+            log = [*live.events, *events]
+            steps = steps_of(log)[0] if any(isinstance(event, ToolCalled) for event in log) else ()
+            append.settlement = Settlement(last, live.answer, log, steps, cost=live.cost)
+        append.durable = isinstance(last, ToolCalled | ToolApproval | ToolDecided | ToolFinished)
+        return append
 
     async def _commit(self, batch: Sequence[Append], taken: dict[str, LiveRun]) -> None:
+        began = time.monotonic()
         try:
             committed = await self._store.commit(batch)
         except (StoreUnavailableError, StoreCorruptError) as error:
@@ -138,8 +186,13 @@ class Journal:
             logger.exception("an event could not be stored", extra={"run_id": batch[0].run.id})
             self._fail(taken[batch[0].run.id], batch[0], StoreUnavailableError())
         else:
+            now = time.monotonic()
+            self._meter.committed(sum([len(append.events) for append in batch]), now - began)
             for append in batch:
-                self._show(taken[append.run.id], append, lost=append.run.id in committed.lost)
+                live = taken[append.run.id]
+                if append.first_seq == 1 and any(isinstance(event, SPEECH) for event in append.events):
+                    self._meter.first_token(now - live.began)
+                self._show(live, append, lost=append.run.id in committed.lost)
             if committed.waiting:
                 self.queue_moved.set()
 

@@ -1,12 +1,15 @@
 """The runs that are followed or generated here, as they stand in memory."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from chat.errors import ChatError
-from chat.events import Event, ReasoningDelta, Terminal, TextDelta
+from chat.events import Event, ReasoningDelta, TextDelta, ToolCalled, ToolDelta, ToolFinished, ends
 from chat.ports import Batch, Store
 from chat.runs import Run
+from chat.spending import Spending
+from chat.tracing import NO_SPAN, RunSpan
 
 LOAD_EVENTS = 4_096
 """Events read from the store at once when a run comes into this process's memory."""
@@ -35,6 +38,7 @@ class LiveRun:
     ``events`` are visible: committed by this process, or read from the journal of another. ``closed`` means that
     no more will become visible here, be it that the run has ended or that it goes on elsewhere. ``trouble`` is set
     while its log cannot be written. ``whole`` is False while ``events`` may lack what an earlier owner committed.
+    ``began`` is when it came here, by the monotonic clock. ``cost`` is set at its end, in nano-dollars.
     """
 
     def __init__(self, run: Run, *, owned: bool) -> None:
@@ -43,14 +47,21 @@ class LiveRun:
         self.events: list[Event] = []
         self.closed = False
         self.whole = True
+        self.began = time.monotonic()
+        self.spending = Spending()
+        self.span: RunSpan = NO_SPAN
+        self.cost: int | None = None
         self.trouble: ChatError | None = None
         self.followers = 0
         self.pending: list[Event] = []
+        self.queued = 0
+        """Events that this process has queued for the run, those that are committed included."""
         self.ended: asyncio.Future[bool] | None = None
         self.on_trouble: Callable[[], object] = lambda: None
         """Called when nothing more can be appended: a model that is silent would not notice."""
         self._answer: list[str] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._reasoning: list[str] = []
+        self._lookouts: set[Callable[[], object]] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._page: Batch | None = None
         self._asked = (0, 0)
@@ -60,6 +71,11 @@ class LiveRun:
         """The joined text deltas, those that still wait for the committer included."""
         return "".join(self._answer)
 
+    @property
+    def said(self) -> tuple[str, str]:
+        """The answer and the reasoning, both with what still waits for the committer."""
+        return self.answer, "".join(self._reasoning)
+
     def feed(self, first_seq: int, events: Sequence[Event]) -> bool:
         """Make committed events visible, those that are not yet; False if some before them are missing."""
         known = len(self.events)
@@ -68,6 +84,7 @@ class LiveRun:
         fresh = events[known + 1 - first_seq :]
         if fresh:
             self._answer += [event.text for event in fresh if isinstance(event, TextDelta)]
+            self._reasoning += [event.text for event in fresh if isinstance(event, ReasoningDelta)]
             self.publish(fresh)
         return True
 
@@ -75,12 +92,15 @@ class LiveRun:
         """Let the event wait for the committer."""
         if isinstance(event, TextDelta):
             self._answer.append(event.text)
+        elif isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
         self.pending.append(event)
+        self.queued += 1
 
     def publish(self, events: Sequence[Event]) -> None:
         """Make events visible that are committed, and wake the followers."""
         self.events.extend(events)
-        if isinstance(events[-1], Terminal):
+        if ends(events[-1]):
             self.closed = True
         self._wake_crowd()
 
@@ -106,18 +126,15 @@ class LiveRun:
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        for look in self._lookouts:
+            look()
 
-    def look_out(self, waiter: asyncio.Future[None]) -> None:
-        """Have ``waiter`` done at the next :meth:`wake`."""
-        self._waiters.add(waiter)
+    def look_out(self, look: Callable[[], object]) -> None:
+        """Have ``look`` called at every :meth:`wake`, until :meth:`overlook`."""
+        self._lookouts.add(look)
 
-    def overlook(self, waiter: asyncio.Future[None]) -> None:
-        """Nobody waits for it any more."""
-        self._waiters.discard(waiter)
+    def overlook(self, look: Callable[[], object]) -> None:
+        self._lookouts.discard(look)
 
     def page(self, after: int) -> Batch:
         """The visible events behind ``after``, as many as a follower is handed at once.
@@ -140,12 +157,25 @@ class LiveRun:
 
 def _page(events: Sequence[Event], after: int) -> Sequence[Event]:
     page, room = events[after : after + FOLLOW_EVENTS], FOLLOW_CHARS
+    if len(page) == 1:  # who keeps up gets one at a time
+        return page
     for count, event in enumerate(page, 1):
-        if isinstance(event, TextDelta | ReasoningDelta):
-            room -= len(event.text)
-            if room <= 0:
-                return page[:count]
+        room -= _length(event)
+        if room <= 0:
+            return page[:count]
     return page
+
+
+def _length(event: Event) -> int:
+    match event:
+        case TextDelta(text) | ReasoningDelta(text) | ToolDelta(_, text):
+            return len(text)
+        case ToolCalled(_, _, arguments):
+            return len(arguments)
+        case ToolFinished(_, result, error):
+            return len(result or error or "")
+        case _:
+            return 0
 
 
 class LiveRuns:

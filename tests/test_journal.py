@@ -12,7 +12,8 @@ from chat.events import Event, ReasoningDelta, RunCancelled, Seam, TextDelta, an
 from chat.journal import LONGEST_DELTA, MERGE_ABOVE, Journal, merged
 from chat.live import LiveRun
 from tests.ledger import Ledger, running
-from tests.scripted import soon, until_more
+from tests.patience import soon
+from tests.scripted import until_more
 from tests.strategies import deltas, logs
 
 HI, THERE, STOPPED = TextDelta("Hi "), TextDelta("there"), RunCancelled("requested")
@@ -170,6 +171,31 @@ async def test_end_of_a_run_that_was_taken_over_is_not_ours(store: Ledger, journ
 
 
 # --- a store that fails
+
+
+async def test_landing_waits_for_what_is_being_committed_and_for_what_waits(store: Ledger, journal: Journal) -> None:
+    run = live()
+    await soon(journal.landed(run))  # nothing has to
+    store.gate.clear()
+    journal.append(run, HI)
+    await soon(store.begun.wait())
+    journal.append(run, THERE)
+    landing = asyncio.create_task(journal.landed(run))
+    gone = asyncio.create_task(journal.landed(run))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait({gone})
+    store.gate.set()
+    await soon(landing)
+    assert run.events == [HI, THERE]
+
+
+async def test_what_cannot_be_committed_does_not_land(store: Ledger, journal: Journal) -> None:
+    run = live()
+    store.fault = StoreUnavailableError()
+    journal.append(run, HI)
+    with pytest.raises(StoreUnavailableError):
+        await soon(journal.landed(run))
 
 
 @pytest.mark.parametrize("done_anyway", [False, True])

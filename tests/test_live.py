@@ -10,7 +10,8 @@ from chat.events import Event, RunCancelled, TextDelta, answer_text
 from chat.live import LiveRun, LiveRuns
 from chat.runs import RunStatus
 from tests.ledger import Ledger, running
-from tests.scripted import soon, until_more
+from tests.patience import soon
+from tests.scripted import until_more
 from tests.strategies import logs, unfinished
 
 HI, THERE, STOPPED = TextDelta("Hi "), TextDelta("there"), RunCancelled("requested")
@@ -97,21 +98,21 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> LiveRun:
 
 async def test_crowd_is_woken_once_for_all_that_piles_up(crowd: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_live, "LONGEST_PAUSE", 0.01)
-    waiter = asyncio.get_running_loop().create_future()
-    crowd.look_out(waiter)
+    woken = asyncio.Event()
+    crowd.look_out(woken.set)
     crowd.publish([HI])
     crowd.publish([THERE])
-    assert not waiter.done()
-    await soon(waiter)
+    assert not woken.is_set()
+    await soon(woken.wait())
     assert crowd.page(0).events == [HI, THERE]
 
 
 async def test_crowd_does_not_rest_when_its_stream_ends_here(crowd: LiveRun) -> None:
-    waiter = asyncio.get_running_loop().create_future()
-    crowd.look_out(waiter)
+    woken = asyncio.Event()
+    crowd.look_out(woken.set)
     crowd.publish([HI])
     crowd.close()
-    assert waiter.done()
+    assert woken.is_set()
     assert crowd._rest is None
 
 
