@@ -4,11 +4,15 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from chat.commands import NewRetry, NewRun, Started
 from chat.errors import StoreCorruptError, StoreUnavailableError
-from chat.ports import Append, Batch, Committed, NewRetry, NewRun, Started, Tail
+from chat.ports import Append, Batch, Committed, Tail
+from chat.records import Record
 from chat.runs import Run
+from chat.search import Hit, Search
 from chat.sessions import Message, NewSession, Page, Session, Turn
-from store import sqlite_journal, sqlite_runs, sqlite_sessions
+from chat.usage import UsageQuery, UsageSum
+from store import sqlite_journal, sqlite_runs, sqlite_search, sqlite_sessions, sqlite_tools, sqlite_usage
 from store.sqlite_database import Database
 from store.sqlite_owners import Owners
 
@@ -59,7 +63,7 @@ class SqliteStore:
         return await self._database.write(work, durable=True)
 
     async def commit(self, batch: Sequence[Append]) -> Committed:
-        durable = any(append.settlement is not None for append in batch)
+        durable = any(append.settlement is not None or append.durable for append in batch)
         return await self._database.write(lambda db: sqlite_journal.commit(db, batch), durable=durable)
 
     async def run(self, run_id: str) -> Run | None:
@@ -144,6 +148,43 @@ class SqliteStore:
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
         return await self._database.read(lambda db: sqlite_sessions.history(db, message_id, budget))
 
+    # approvals
+
+    async def wait_for_approval(self, run_id: str, call_id: str) -> bool | None:
+        return await self._database.write(lambda db: sqlite_tools.wait_for_approval(db, run_id, call_id), durable=False)
+
+    async def decisions(self) -> Sequence[tuple[str, str, bool]]:
+        return await self._database.read(lambda db: sqlite_tools.decisions(db, self._owners.id))
+
+    async def decide(self, run_id: str, call_id: str, *, approved: bool) -> None:
+        await self._database.write(lambda db: sqlite_tools.decide(db, run_id, call_id, approved=approved), durable=True)
+
+    # records
+
+    async def save_record(self, record: Record) -> None:
+        await self._database.write(lambda db: sqlite_tools.save_record(db, record), durable=True)
+
+    async def records(
+        self, kind: str | None, session_id: str | None, user_id: str | None, limit: int, after: str | None
+    ) -> Page[Record]:
+        return await self._database.read(
+            lambda db: sqlite_tools.list_records(db, kind, session_id, user_id, limit, after)
+        )
+
+    # usage
+
+    async def usage(self, query: UsageQuery) -> Page[UsageSum]:
+        return await self._database.read(lambda db: sqlite_usage.sums(db, query))
+
+    async def search(self, wanted: Search) -> Page[Hit]:
+        if await self._database.read(sqlite_search.behind):
+            await self._index()
+        return await self._database.read(lambda db: sqlite_search.search(db, wanted))
+
+    async def _index(self) -> None:
+        while await self._database.write(sqlite_search.index, durable=False):
+            pass
+
     # upkeep
 
     async def sweep(self, retention: float) -> None:
@@ -153,6 +194,7 @@ class SqliteStore:
             pass
         while await self._database.write(lambda db: sqlite_journal.fold(db, retention), durable=False):
             pass
+        await self._index()
 
     async def check(self) -> None:
         await self._database.read(sqlite_journal.position)

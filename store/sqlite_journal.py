@@ -8,8 +8,10 @@ from chat.errors import ChatError
 from chat.events import Event, TextDelta, dump, load
 from chat.ports import Append, Batch, Committed, Settlement, Tail
 from chat.runs import STATUS_OF
+from store import sqlite_usage
 from store.sqlite_rows import now_ms, rows
 from store.sqlite_runs import to_terminal
+from store.sqlite_tools import dump_steps
 
 PAGE_EVENTS = 512
 """Events in one page of a finished log: few rows for a long answer, little to decode for a late cursor."""
@@ -46,7 +48,10 @@ def commit(db: sqlite3.Connection, batch: Sequence[Append]) -> Committed:
     return Committed(frozenset(lost), waiting)
 
 
-_INSERT = "INSERT INTO journal (run_id, seq, name, body) VALUES "
+_INSERT = {
+    size: f"INSERT INTO journal (run_id, seq, name, body) VALUES {', '.join(['(?, ?, ?, ?)'] * size)}"  # noqa: S608  # placeholders
+    for size in INSERT_ROWS
+}
 
 
 def _insert(db: sqlite3.Connection, entries: Sequence[tuple[str, int, str, str]]) -> None:
@@ -56,8 +61,7 @@ def _insert(db: sqlite3.Connection, entries: Sequence[tuple[str, int, str, str]]
     each entry, a commit of fifty took tens of milliseconds. A few sizes, so that each is prepared once.
     """
     start = 0
-    for size in INSERT_ROWS:
-        statement = _INSERT + ", ".join(["(?, ?, ?, ?)"] * size)
+    for size, statement in _INSERT.items():
         while len(entries) - start >= size:
             db.execute(statement, [value for entry in entries[start : start + size] for value in entry])
             start += size
@@ -69,7 +73,7 @@ def _entries(append: Append) -> Iterator[tuple[str, int, str, str]]:
 
 
 def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
-    """End the run, store the answer, fold the log; False if the run is gone or has ended already."""
+    """End the run, store the answer and what it used, fold the log; False if the run is gone or has ended already."""
     run, now, status = append.run, now_ms(), STATUS_OF[type(end.terminal)]
     ended = rows(
         db,
@@ -81,10 +85,12 @@ def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
         return False
     rows(
         db,
-        """INSERT INTO messages (id, session_id, parent_id, role, content, status, run_id, created_at)
-           VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?)""",
-        (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now),
+        """INSERT INTO messages (id, session_id, parent_id, role, content, status, run_id, created_at, steps)
+           VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?, ?)""",
+        (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now, dump_steps(end.steps)),
     )
+    if end.terminal.usage is not None:
+        sqlite_usage.insert(db, run, end.terminal.usage, end.cost, now)
     db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
     rows(
         db,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chat.commands import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
 from chat.errors import ChatError
 from chat.events import Terminal, load
 from chat.ids import new_id
-from chat.ports import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
 from store.sqlite_rows import now_ms, rows
@@ -17,8 +17,8 @@ from store.sqlite_sessions import insert_session
 
 _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
-           runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at, runs.terminal
-    FROM runs JOIN sessions ON sessions.id = runs.session_id
+           runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at, usage.cost, runs.terminal
+    FROM runs JOIN sessions ON sessions.id = runs.session_id LEFT JOIN usage ON usage.run_id = runs.id
 """
 
 _ACTIVE = """
@@ -28,9 +28,9 @@ _ACTIVE = """
 
 
 def _to_run(row: Sequence[Any]) -> Run:
-    *members, terminal = row
+    *members, cost, terminal = row
     run = Run(*members)
-    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal))
+    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost)
 
 
 def to_terminal(text: str | None) -> Terminal | None:

@@ -3,11 +3,13 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from chat.errors import ChatError
 from chat.sessions import Message, NewSession, Page, Session, Turn
-from store.sqlite_rows import now_ms, rows
+from store.sqlite_rows import now_ms, page_below, rows
+from store.sqlite_tools import load_steps
 
 # The answer that is being written is the leaf already, but no message yet: show what it answers.
 _SESSION = """
@@ -15,7 +17,7 @@ _SESSION = """
            coalesce((SELECT message_id FROM runs
                      WHERE session_id = sessions.id AND answer_id = sessions.leaf_id
                        AND (status = 'queued' OR status = 'running')), leaf_id),
-           message_count, created_at, updated_at, touched
+           message_count, created_at, updated_at, touched, template, variables
     FROM sessions
 """
 
@@ -24,17 +26,31 @@ _MESSAGE_OVERHEAD = 16
 
 
 def _to_session(row: Sequence[Any]) -> Session:
-    session_id, user_id, title, metadata, *rest = row
-    return Session(session_id, user_id, title, json.loads(metadata), *rest)
+    session_id, user_id, title, metadata, *rest, template, variables = row
+    session = Session(session_id, user_id, title, json.loads(metadata), *rest)
+    return session if template is None else replace(session, template=template, variables=json.loads(variables))
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def insert_session(db: sqlite3.Connection, new: NewSession) -> None:
     now = now_ms()
     rows(
         db,
-        """INSERT INTO sessions (id, user_id, title, metadata, created_at, updated_at, touched)
-           VALUES (?, ?, ?, ?, ?, ?, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))""",
-        (new.id, new.user_id, new.title, json.dumps(dict(new.metadata), ensure_ascii=False), now, now),
+        """INSERT INTO sessions (id, user_id, title, metadata, template, variables, created_at, updated_at, touched)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))""",
+        (
+            new.id,
+            new.user_id,
+            new.title,
+            _to_json(dict(new.metadata)),
+            new.template,
+            _to_json(dict(new.variables)) if new.template else None,
+            now,
+            now,
+        ),
     )
 
 
@@ -53,13 +69,11 @@ def find_session(db: sqlite3.Connection, session_id: str) -> Session | None:
 
 
 def list_sessions(db: sqlite3.Connection, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
-    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
-        raise ChatError("invalid_request", "after is not a cursor of this list.")
     whose = "" if user_id is None else "AND user_id = :user_id"
     found = rows(
         db,
         f"{_SESSION} WHERE touched < :after {whose} ORDER BY touched DESC LIMIT :limit",
-        {"after": 2**62 if after is None else int(after), "user_id": user_id, "limit": limit + 1},
+        {"after": page_below(after), "user_id": user_id, "limit": limit + 1},
     )
     sessions = [_to_session(row) for row in found[:limit]]
     return Page(sessions, str(sessions[-1].touched) if len(found) > limit else None)
@@ -70,7 +84,9 @@ def update_session(db: sqlite3.Connection, session_id: str, changes: Mapping[str
         db,
         """UPDATE sessions SET updated_at = :now,
                   title = CASE WHEN :titled THEN :title ELSE title END,
-                  metadata = CASE WHEN :labelled THEN :metadata ELSE metadata END
+                  metadata = CASE WHEN :labelled THEN :metadata ELSE metadata END,
+                  template = CASE WHEN :prompted THEN :template ELSE template END,
+                  variables = CASE WHEN :prompted THEN :variables ELSE variables END
            WHERE id = :id""",
         {
             "id": session_id,
@@ -78,7 +94,10 @@ def update_session(db: sqlite3.Connection, session_id: str, changes: Mapping[str
             "titled": "title" in changes,
             "title": changes.get("title"),
             "labelled": "metadata" in changes,
-            "metadata": json.dumps(changes.get("metadata"), ensure_ascii=False),
+            "metadata": _to_json(changes.get("metadata")),
+            "prompted": "template" in changes,
+            "template": changes.get("template"),
+            "variables": _to_json(changes["variables"]) if changes.get("template") else None,
         },
     )
     return find_session(db, session_id)
@@ -114,27 +133,32 @@ def list_messages(db: sqlite3.Connection, session_id: str, limit: int, before: s
         bound = found[0][0]
     found = rows(
         db,
-        """SELECT id, session_id, parent_id, role, content, status, run_id, created_at FROM messages
+        """SELECT id, session_id, parent_id, role, content, status, run_id, created_at, steps FROM messages
            WHERE session_id = ? AND pos < ? ORDER BY pos DESC LIMIT ?""",
         (session_id, bound, limit + 1),
     )
-    messages = [Message(*row) for row in reversed(found[:limit])]
+    messages = [_to_message(row) for row in reversed(found[:limit])]
     return Page(messages, messages[0].id if len(found) > limit else None)
+
+
+def _to_message(row: Sequence[Any]) -> Message:
+    *members, steps = row
+    return replace(Message(*members), steps=load_steps(steps))
 
 
 def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
     """Walk from the message up to the root, and no further than the budget reaches."""
     found = rows(
         db,
-        """WITH RECURSIVE branch (depth, parent_id, role, content, used) AS (
-               SELECT 0, parent_id, role, content, length(CAST(content AS BLOB)) + :overhead
+        """WITH RECURSIVE branch (depth, parent_id, role, content, steps, used) AS (
+               SELECT 0, parent_id, role, content, steps, length(CAST(content AS BLOB)) + :overhead
                FROM messages WHERE id = :leaf
                UNION ALL
-               SELECT depth + 1, above.parent_id, above.role, above.content,
-                      used + length(CAST(above.content AS BLOB)) + :overhead
+               SELECT depth + 1, above.parent_id, above.role, above.content, above.steps,
+                      used + length(CAST(above.content || coalesce(above.steps, '') AS BLOB)) + :overhead
                FROM branch JOIN messages above ON above.id = branch.parent_id
-               WHERE used + length(CAST(above.content AS BLOB)) + :overhead <= :budget)
-           SELECT role, content FROM branch WHERE content <> '' ORDER BY depth DESC""",
+               WHERE used + length(CAST(above.content || coalesce(above.steps, '') AS BLOB)) + :overhead <= :budget)
+           SELECT role, content, steps FROM branch WHERE content <> '' OR steps IS NOT NULL ORDER BY depth DESC""",
         {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD},
     )
-    return [Turn(role, content) for role, content in found]
+    return [Turn(role, content, load_steps(steps)) for role, content, steps in found]

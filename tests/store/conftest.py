@@ -30,11 +30,6 @@ async def other(site: Site, store: Store) -> Store:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "chat.db"
-
-
-@pytest.fixture
 async def sqlite(file: Path) -> AsyncIterator[SqliteStore]:
     async with opened_store(file) as store:
         yield store

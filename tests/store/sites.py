@@ -8,6 +8,7 @@ from typing import Protocol
 from chat.events import Event, Terminal, answer_text
 from chat.ports import Append, Settlement, Store
 from chat.runs import Run
+from chat.steps import steps_of
 from store.sqlite import SqliteStore
 
 
@@ -41,7 +42,7 @@ def said(run: Run, *events: Event, before: Sequence[Event] = ()) -> Append:
     """These events behind ``before``, which are committed already; the end of the run if the last one is."""
     log, settlement = [*before, *events], None
     if isinstance(events[-1], Terminal):
-        settlement = Settlement(events[-1], answer_text(log), log)
+        settlement = Settlement(events[-1], answer_text(log), log, steps_of(log)[0])
     return Append(run, len(before) + 1, events, settlement)
 
 

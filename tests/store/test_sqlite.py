@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from chat.commands import Claim, NewRetry, OnBusy
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import RunCancelled, TextDelta
-from chat.ports import Claim, NewRetry, OnBusy
 from chat.sessions import NewSession
 from store import sqlite_database
 from store.sqlite import SqliteStore
 from store.sqlite_rows import rows
-from tests.scripted import PATIENCE, message, soon
+from tests.patience import PATIENCE, soon
+from tests.scripted import message
 from tests.store.files import opened_database, opened_store, started
 from tests.store.sites import said
 

@@ -1,6 +1,7 @@
 """What can be wrong with a SQLite file, and how it gets its tables."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -97,8 +98,8 @@ async def damaged(file: Path) -> bytes:
         run = await started(store)
         await store.commit([said(run, *[TextDelta("x" * 3_000)] * 50)])
     with file.open("r+b") as pages:
-        pages.seek(40 * 4096)
-        pages.write(b"\xa5" * 4096 * 10)
+        pages.seek(-100_000, os.SEEK_END)  # among the deltas, behind the tables that are empty
+        pages.write(b"\xa5" * 40_000)
     return file.read_bytes()
 
 
@@ -173,7 +174,7 @@ async def test_migrations_are_done_once_and_in_order(file: Path, migrations: Pat
     async with opened_store(file) as store:
         run = await started(store)
     newest = version(file)
-    assert newest == len(list(migrations.iterdir()))
+    assert newest == max([int(migration.name[:4]) for migration in migrations.iterdir()])
     (migrations / f"{newest + 2:04}_second.sql").write_text("ALTER TABLE fruit ADD COLUMN ripe;")
     (migrations / f"{newest + 1:04}_first.sql").write_text("-- One; two\nCREATE TABLE fruit (\n  name TEXT -- ;\n);\n")
     for _ in range(2):

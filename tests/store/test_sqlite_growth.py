@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.filling import LONG, Size, fill, session_id, user_id
+from chat.commands import Claim, Leaf, Matching, NewRetry, NewRun, OnBusy, Place, Under
 from chat.events import RunCancelled, TextDelta
 from chat.ids import new_id
-from chat.ports import Claim, Leaf, Matching, NewRetry, NewRun, OnBusy, Place, Under
+from chat.search import Search
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
+from store.sqlite_rows import rows
 from tests.store.files import opened_store
 from tests.store.sites import said
 
@@ -130,6 +132,14 @@ async def _reading(store: SqliteStore, meter: Meter) -> None:
         page = await store.messages(LONG, 50, None)
     with meter.of("messages further up"):
         assert len((await store.messages(LONG, 50, page.next)).items) == 50
+    searcher = NewRun(new_id("run"), NewSession("ses_searched", "searcher"), None, [Turn("user", "needle")], "scripted")
+    await store.start_run(searcher)
+    await store.sweep(NOBODY_LONGER)
+    # Of how many parts the index is made depends on when it was last merged; their number grows with the logarithm.
+    merge = "INSERT INTO messages_index (messages_index) VALUES ('optimize')"
+    await store._database.write(lambda db: rows(db, merge), durable=False)
+    with meter.of("search in a short history"):
+        assert len((await store.search(Search(["needle"], "searcher"))).items) == 1
     with meter.of("what a model gets to see"):
         assert len(await store.history(page.items[-1].id, 10_000))
     with meter.of("delete an ordinary session"):

@@ -10,7 +10,7 @@ import pytest
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import TextDelta
 from store.sqlite import SqliteStore
-from tests.scripted import soon
+from tests.patience import soon
 from tests.store.files import locked, opened_store, started
 from tests.store.sites import said
 

@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 
+from chat.commands import Claim, Leaf, Matching, NewRetry, OnBusy, Place, Under
 from chat.errors import ChatError
 from chat.events import (
     Event,
@@ -19,7 +20,7 @@ from chat.events import (
     completed,
     name_of,
 )
-from chat.ports import Claim, Leaf, Matching, NewRetry, OnBusy, Place, Store, Under
+from chat.ports import Store
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
 from tests.scripted import message

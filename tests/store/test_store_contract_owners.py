@@ -2,8 +2,9 @@
 
 import pytest
 
+from chat.commands import OnBusy
 from chat.events import Event, RunCancelled, Seam, TextDelta
-from chat.ports import OnBusy, Store
+from chat.ports import Store
 from chat.runs import Run, RunStatus
 from tests.scripted import message
 from tests.store.sites import Site, logged, said

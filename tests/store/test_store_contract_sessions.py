@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.commands import Claim, NewRetry, OnBusy
 from chat.errors import ChatError
 from chat.events import Event, ReasoningDelta, RunCancelled, TextDelta, completed
 from chat.ids import new_id
-from chat.ports import Claim, NewRetry, OnBusy, Store
+from chat.ports import Store
+from chat.prompts import Variables
 from chat.runs import Run
 from chat.sessions import NewSession, Session, Turn
 from tests.scripted import message
@@ -67,6 +69,22 @@ async def test_session_takes_the_changes_that_are_named_and_no_others(store: Sto
     assert (changed.title, changed.metadata) == (None, {})
     assert await store.session("ses_1") == changed
     assert await store.update_session("ses_unknown", {"title": "New"}) is None
+
+
+async def test_session_keeps_its_template_with_the_variables(store: Store) -> None:
+    variables: Variables = {"name": "☃", "tags": ["a", 1, 2.5, True], "count": 3}
+    session = await store.create_session(NewSession("ses_1", "ann", template="greeter", variables=variables))
+    assert (session.template, session.variables) == ("greeter", variables)
+    assert await store.session("ses_1") == session == (await store.sessions(None, 1, None)).items[0]
+    changed = await store.update_session("ses_1", {"title": "New"})
+    assert changed is not None
+    assert (changed.template, changed.variables) == ("greeter", variables)
+    changed = await store.update_session("ses_1", {"template": "poet", "variables": {}})
+    assert changed is not None
+    assert (changed.template, changed.variables) == ("poet", {})
+    changed = await store.update_session("ses_1", {"template": None, "variables": {}})
+    assert changed is not None
+    assert (changed.template, changed.variables) == (None, {})
 
 
 async def test_sessions_are_listed_by_their_latest_activity(store: Store) -> None:

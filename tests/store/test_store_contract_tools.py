@@ -1,0 +1,94 @@
+"""What every store does: the steps of answers in which tools were called, and the records that tools write down."""
+
+import time
+
+import pytest
+
+from chat.errors import ChatError
+from chat.events import Event, TextDelta, ToolCalled, ToolFinished, ToolStarted, completed
+from chat.ports import Store
+from chat.records import Record
+from chat.runs import Run
+from chat.steps import Call, Step
+from tests.scripted import message
+from tests.store.sites import logged, said
+
+CALLED: list[Event] = [
+    TextDelta("Look: "), ToolStarted("1", "f"), ToolStarted("2", "g"), ToolCalled("1", "f", '{"☃": 1}'),
+    ToolCalled("2", "g", ""), ToolFinished("2", error="no"), ToolFinished("1", "\0 ☃"), TextDelta("done."),
+]  # fmt: skip
+STEPS = (Step("Look: ", (Call("1", "f", '{"☃": 1}', "\0 ☃"), Call("2", "g", "", error="no"))),)
+
+
+async def answered(store: Store, text: str = "Hello") -> Run:
+    run = (await store.start_run(message(text))).run
+    await store.commit([said(run, *CALLED, completed("Look: done.", "stop", None))])
+    return run
+
+
+async def test_steps_are_part_of_the_history(store: Store, other: Store) -> None:
+    run = await answered(store)
+    question, answer = (await other.messages("ses_1", 10, None)).items
+    assert (question.steps, answer.steps, answer.content) == ((), STEPS, "Look: done.")
+    assert await logged(other, run.id) == [*CALLED, completed("Look: done.", "stop", None)]
+    following = (await store.start_run(message("And?"))).run
+    turns = await other.history(following.message_id, 10_000)
+    assert [(turn.content, turn.steps) for turn in turns] == [("Hello", ()), ("Look: done.", STEPS), ("And?", ())]
+
+
+async def test_steps_count_in_the_budget_of_the_history(store: Store) -> None:
+    await answered(store)
+    following = (await store.start_run(message("And?"))).run
+    assert [turn.content for turn in await store.history(following.message_id, 110)] == ["And?"]
+
+
+async def test_answer_of_calls_alone_is_part_of_the_history(store: Store) -> None:
+    run = (await store.start_run(message("Hello"))).run
+    log: list[Event] = [ToolStarted("1", "f"), ToolCalled("1", "f", "{}")]
+    await store.commit([said(run, *log, completed("", "stop", None))])
+    following = (await store.start_run(message("And?"))).run
+    assert [turn.content for turn in await store.history(following.message_id, 10_000)] == ["Hello", "", "And?"]
+
+
+def record(number: int, kind: str = "note", session_id: str = "ses_1", user_id: str = "ann") -> Record:
+    return Record(f"rec_{number}", kind, session_id, user_id, "run_1", {"☃": [number, None]}, 0)
+
+
+async def test_records_are_listed_latest_first_and_page_by_page(store: Store, other: Store) -> None:
+    before = time.time() * 1000 - 1
+    for number in range(5):
+        await store.save_record(record(number))
+    first = await other.records(None, None, None, 3, None)
+    assert [item.id for item in first.items] == ["rec_4", "rec_3", "rec_2"]
+    assert first.items[0].data == {"☃": [4, None]}
+    assert before < first.items[0].created_at < time.time() * 1000 + 1
+    rest = await other.records(None, None, None, 3, first.next)
+    assert ([item.id for item in rest.items], rest.next) == (["rec_1", "rec_0"], None)
+
+
+async def test_records_are_found_by_what_is_asked_for(store: Store) -> None:
+    for number, about in enumerate([("note", "ses_1", "ann"), ("note", "ses_2", "bob"), ("order", "ses_1", "ann")]):
+        await store.save_record(record(number, *about))
+
+    async def found(kind: str | None, session_id: str | None, user_id: str | None) -> list[str]:
+        return [item.id for item in (await store.records(kind, session_id, user_id, 10, None)).items]
+
+    assert await found(None, None, None) == ["rec_2", "rec_1", "rec_0"]
+    assert await found("note", None, None) == ["rec_1", "rec_0"]
+    assert await found(None, "ses_1", None) == ["rec_2", "rec_0"]
+    assert await found("note", None, "ann") == ["rec_0"]
+    assert await found("order", "ses_2", None) == []
+
+
+@pytest.mark.parametrize("after", ["", "x", "-1", "9" * 19, "²"])
+async def test_cursor_that_this_list_did_not_make_is_refused(store: Store, after: str) -> None:
+    with pytest.raises(ChatError) as caught:
+        await store.records(None, None, None, 10, after)
+    assert caught.value.code == "invalid_request"
+
+
+async def test_records_outlive_their_session(store: Store) -> None:
+    await answered(store)
+    await store.save_record(record(1))
+    await store.delete_session("ses_1")
+    assert len((await store.records(None, "ses_1", None, 10, None)).items) == 1
