@@ -8,17 +8,33 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from chat.errors import ChatError
-from handlers import chat, errors, openapi, ops, pages, query, runs, sessions
+from handlers import (
+    chat,
+    errors,
+    models,
+    openapi,
+    ops,
+    pages,
+    query,
+    records,
+    runs,
+    search,
+    sessions,
+    templates,
+    usage,
+)
 
 ROUTES: list[BaseRoute] = [
     Route("/", ops.root),
     Route("/health", ops.health),
     Route("/chat/health", ops.health, name="chat_health"),
     Route("/ready", ops.ready),
+    Route("/metrics", ops.metrics),
     Route("/docs", pages.docs, include_in_schema=False),
     Route("/openapi.json", openapi.document),
     Route("/playground", pages.playground, include_in_schema=False),
     Route("/static/{name}", pages.static, include_in_schema=False),
+    Route("/models", models.list_models),
     Route("/chat", chat.get_chat),
     Route("/chat", chat.post_chat, methods=["POST"]),
     Route("/api/chat", chat.post_messages, methods=["POST"]),
@@ -27,7 +43,9 @@ ROUTES: list[BaseRoute] = [
     Route("/runs/{run_id}", runs.get_run),
     Route("/runs/{run_id}/events", runs.follow_run),
     Route("/runs/{run_id}/cancel", runs.cancel_run, methods=["POST"]),
+    Route("/runs/{run_id}/approvals/{call_id}", runs.approve_call, methods=["POST"]),
     Route("/runs/{run_id}/retry", runs.retry_run, methods=["POST"]),
+    Route("/records", records.list_records),
     Route("/sessions", sessions.list_sessions),
     Route("/sessions", sessions.create_session, methods=["POST"]),
     Route("/sessions/create", sessions.create_session, methods=["POST"], name="create_session_as_documented"),
@@ -36,6 +54,9 @@ ROUTES: list[BaseRoute] = [
     Route("/sessions/{session_id}", sessions.delete_session, methods=["DELETE"]),
     Route("/sessions/{session_id}/messages", sessions.list_messages),
     Route("/sessions/{session_id}/events", sessions.follow_session),
+    Route("/usage", usage.sum_usage),
+    Route("/search", search.search),
+    Route("/templates", templates.list_templates),
 ]
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {

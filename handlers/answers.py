@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, nullcontext
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.errors import ChatError
 from chat.events import RunFailed
-from chat.ports import Claim, NewRetry, NewRun, Started
 from chat.runs import Cursor, Run
 from handlers.bodies import IdempotencyKey, Reply, checked
 from handlers.context import engine_of

@@ -2,25 +2,52 @@
 
 import json
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from datetime import date
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
+from chat.commands import OnBusy
 from chat.errors import ChatError
-from chat.ports import OnBusy
+from chat.usage import UsageBy
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@:|+-]{1,128}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Format = Literal["text", "events"]
+TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Scalar = StrictStr | StrictBool | StrictInt | StrictFloat
+Variables = Annotated[
+    dict[str, Scalar | list[Scalar]],
+    Field(default_factory=dict, description="What the template is filled in with, up to 16 KiB."),
+]
+
+SEARCH_CHARS = 500
+"""Longest search: far more than anybody types."""
 
 METADATA_BYTES = 16_384
 """A session's metadata is for labels, not for documents."""
 
 METADATA_DEPTH = 32
 """Some hundred levels are as deep as JSON can be read, and a few less as it can be written down again."""
+
+
+_TEMPLATE = "The prompt template that tells the model what to do; without it the session's."
 
 
 class Body(BaseModel):
@@ -37,9 +64,10 @@ class Reply(Body):
         "continue", description="Whether the run goes on when this connection is lost."
     )
     request_id: Key | None = Field(None, description="Idempotency key, where a header cannot be sent.")
+    model: ModelName | None = Field(None, description="The model that is to answer, one of `GET /models`.")
 
 
-class ChatBody(Reply):
+class ChatQuery(Reply):
     message: str = Field(min_length=1, description="What the user says.")
     session_id: Id | None = Field(None, description="The conversation; an unknown id creates it.")
     user_id: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
@@ -48,11 +76,17 @@ class ChatBody(Reply):
         description="The answer that this message follows: an edit that branches. Null begins at the root; "
         "without it the message follows the last one.",
     )
+    template: TemplateName | None = Field(None, description=_TEMPLATE)
+
+
+class ChatBody(ChatQuery):
+    variables: Variables
 
 
 class QueryBody(Body):
     prompt: str = Field(min_length=1, description="What is asked.")
     request_id: Key | None = Field(None, description="Idempotency key, where a header cannot be sent.")
+    model: ModelName | None = Field(None, description="The model that is to answer, one of `GET /models`.")
 
 
 class TurnBody(Body):
@@ -68,10 +102,16 @@ class MessagesBody(Reply):
     )
     session_id: Id | None = Field(None, description="The conversation; an unknown id creates it.")
     user_id: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
+    template: TemplateName | None = Field(None, description=_TEMPLATE)
+    variables: Variables
 
 
 class RetryBody(Reply):
     """Nothing but how the answer is wanted."""
+
+
+class ApprovalBody(Body):
+    approved: bool = Field(description="Whether the call may be made.")
 
 
 class IdempotencyKey(Body):
@@ -83,6 +123,8 @@ class SessionBody(Body):
     user_id: UserId | None = Field(None, description="Without it an anonymous id is made.")
     title: str | None = Field(None, max_length=200)
     metadata: dict[str, Any] = Field(default_factory=dict, description="Labels of the client's own, up to 16 KiB.")
+    template: TemplateName | None = Field(None, description="The prompt template of chats that name none.")
+    variables: Variables
 
 
 class SessionChanges(Body):
@@ -90,6 +132,10 @@ class SessionChanges(Body):
 
     title: str | None = Field(None, max_length=200)
     metadata: dict[str, Any] = Field(default_factory=dict, description="Takes the place of all that was there.")
+    template: TemplateName | None = Field(
+        None, description="The prompt template of chats that name none; null takes it away."
+    )
+    variables: Variables
 
 
 class ListQuery(Body):
@@ -98,9 +144,54 @@ class ListQuery(Body):
     after: str | None = Field(None, description="The `next` of the page before.")
 
 
+class RecordsQuery(Body):
+    kind: str | None = Field(None, description="Only records of this kind.")
+    session_id: Id | None = Field(None, description="Only what was written down in this session.")
+    user_id: UserId | None = Field(None, description="Only what was written down for this user.")
+    limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
+    after: str | None = Field(None, description="The `next` of the page before.")
+
+
 class HistoryQuery(Body):
     limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
     before: Id | None = Field(None, description="The `next` of the page behind: older messages than these.")
+
+
+def _day(value: object) -> object:
+    # Pydantic alone would take a number for a time, too.
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError("not a day such as 2026-11-21") from None
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
+
+class UsageParameters(Body):
+    by: UsageBy = Field(UsageBy.DAY, description="What is summed up. Days come latest first, else the keys in order.")
+    user_id: UserId | None = Field(None, description="Only this user's runs.")
+    session_id: Id | None = Field(None, description="Only this session's runs, be it deleted or not.")
+    from_: Day | None = Field(None, alias="from", description="Only runs that ended on this day, in UTC, or later.")
+    to: Day | None = Field(None, description="Only runs that ended on this day or before.")
+    limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
+    after: str | None = Field(None, description="The `next` of the page before.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.from_ is not None and self.to is not None and self.from_ > self.to:
+            raise ValueError("from is later than to")
+        return self
+
+
+class SearchQuery(Body):
+    q: str = Field(
+        max_length=SEARCH_CHARS, description="Words that a message has all of; the last may be the beginning of one."
+    )
+    user_id: UserId | None = Field(None, description="Only this user's messages.")
+    session_id: Id | None = Field(None, description="Only this session's messages.")
+    limit: int = Field(20, ge=1, le=50, description="The most that a page has.")
+    after: str | None = Field(None, description="The `next` of the page before.")
 
 
 class FollowQuery(Body):

@@ -3,18 +3,22 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat.commands import Leaf, Matching, NewRun, Under
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
-from chat.ports import Leaf, Matching, NewRun, Under
+from chat.prompts import Variables
 from chat.sessions import NewSession, Turn
 from handlers.answers import answer, claim_of
-from handlers.bodies import ChatBody, MessagesBody, body_of, query_of
+from handlers.bodies import ChatBody, ChatQuery, MessagesBody, body_of, query_of
 from handlers.context import engine_of, service_of
+from handlers.models import chosen_model, named
 from handlers.streams import try_again
+from handlers.templates import prompt_for
 
 
 async def post_chat(request: Request) -> Response:
-    return await _chat(request, await body_of(request, ChatBody), attach_same=False)
+    body = await body_of(request, ChatBody)
+    return await _chat(request, body, body.variables, attach_same=False)
 
 
 async def get_chat(request: Request) -> Response:
@@ -24,7 +28,7 @@ async def get_chat(request: Request) -> Response:
     """
     if engine_of(request).draining or request.method == "HEAD":
         return try_again()
-    return await _chat(request, query_of(request, ChatBody), attach_same=True)
+    return await _chat(request, query_of(request, ChatQuery), {}, attach_same=True)
 
 
 async def post_messages(request: Request) -> Response:
@@ -33,32 +37,36 @@ async def post_messages(request: Request) -> Response:
     turns = [Turn(turn.role, turn.content) for turn in body.messages if turn.role != "system"]
     if not turns or turns[-1].role != "user" or not turns[-1].content:
         raise ChatError("invalid_request", "messages: the last one has to be the user's.")
-    meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id]
+    prompt = await prompt_for(request, body.template, body.variables, body.session_id)
+    system = [turn.content for turn in body.messages if turn.role == "system"]
+    meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id, *named(body.model)]
     new = NewRun(
         id=new_id("run"),
         session=_session(body.session_id, body.user_id),
         user_id=body.user_id,
         turns=within_limit(request, turns),
-        model=engine_of(request).model.name,
+        model=chosen_model(request, body.model),
         place=Leaf() if len(turns) == 1 else Matching(),
-        instructions="\n\n".join(turn.content for turn in body.messages if turn.role == "system") or None,
+        instructions="\n\n".join([prompt, *system] if prompt else system) or None,
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, *meaning),
+        claim=claim_of(request, body.request_id, *meaning, *_named(body.template, body.variables)),
     )
     return await answer(request, new, body)
 
 
-async def _chat(request: Request, body: ChatBody, *, attach_same: bool) -> Response:
+async def _chat(request: Request, body: ChatQuery, variables: Variables, *, attach_same: bool) -> Response:
     branches = "parent_id" in body.model_fields_set
+    meaning = [body.message, body.session_id, body.user_id, branches, body.parent_id, *named(body.model)]
     new = NewRun(
         id=new_id("run"),
         session=_session(body.session_id, body.user_id),
         user_id=body.user_id,
         turns=within_limit(request, [Turn("user", body.message)]),
-        model=engine_of(request).model.name,
+        model=chosen_model(request, body.model),
         place=Under(body.parent_id) if branches else Leaf(),
+        instructions=await prompt_for(request, body.template, variables, body.session_id) or None,
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, body.message, body.session_id, body.user_id, branches, body.parent_id),
+        claim=claim_of(request, body.request_id, *meaning, *_named(body.template, variables)),
         attach_same=attach_same,
     )
     return await answer(request, new, body)
@@ -74,6 +82,11 @@ def within_limit(request: Request, turns: list[Turn]) -> list[Turn]:
     if any(len(turn.content) > limit for turn in turns):
         raise ChatError("invalid_request", f"A message may have {limit:,} characters at most.")
     return turns
+
+
+def _named(template: str | None, variables: Variables) -> list[object]:
+    """The template's part in what a request means; nothing where none is named, as before there were any."""
+    return [] if template is None else [template, dict(variables)]
 
 
 def _session(session_id: str | None, user_id: str | None) -> NewSession:

@@ -1,13 +1,17 @@
 """What a handler finds around its request."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import Request
 from starlette.types import Scope, Send
 
 from chat.engine import Engine
+from chat.prompts import Template
+from chat.routing import Router
+from handlers.metrics import Metrics
 from handlers.pulse import Pulse
 
 _WIRE = "parley.wire"
@@ -17,16 +21,25 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the handlers know of the process they run in. ``message_limit`` is in characters."""
+    """What the handlers know of the process they run in. ``message_limit`` is in characters.
+
+    ``metrics`` is None where they are switched off.
+    """
 
     name: str
     version: str
     message_limit: int
     pulse: Pulse
+    metrics: Metrics | None = None
+    templates: Mapping[str, Template] = field(default_factory=dict)
 
 
 def engine_of(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
+
+
+def router_of(request: Request) -> Router:
+    return cast(Router, request.app.state.router)
 
 
 def service_of(request: Request) -> Service:

@@ -20,14 +20,18 @@ STATUS: Mapping[str, int] = {
     "cursor_ahead": 409,
     "cursor_mismatch": 409,
     "run_in_progress": 409,
+    "already_decided": 409,
     "run_stopped": 409,
     "session_exists": 409,
     "cursor_expired": 410,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "idempotency_conflict": 422,
+    "model_not_allowed": 422,
+    "template_unknown": 422,
     "internal": 500,
     "answer_too_long": 502,
+    "too_many_steps": 502,
     "upstream_auth": 502,
     "upstream_error": 502,
     "upstream_incomplete": 502,
@@ -40,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "store_unavailable": 503,
     "upstream_rate_limited": 503,
     "upstream_timeout": 504,
+    "run_timeout": 504,
 }
 
 TITLES: Mapping[int, str] = {

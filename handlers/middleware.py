@@ -78,7 +78,6 @@ class BodyLimitMiddleware:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = ChatError("body_too_large", "The request's body is over this service's limit.")
         size = 0
 
         async def receive_up_to_limit() -> Message:
@@ -86,12 +85,16 @@ class BodyLimitMiddleware:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._limit:
-                raise error
+                raise _too_large()
             return message
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif int(Headers(scope=scope).get("content-length", 0)) > self._limit:
-            await problem(error)(scope, receive, send)
+            await problem(_too_large())(scope, receive, send)
         else:
             await self._app(scope, receive_up_to_limit, send)
+
+
+def _too_large() -> ChatError:
+    return ChatError("body_too_large", "The request's body is over this service's limit.")

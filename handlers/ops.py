@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from chat.errors import ChatError
 from handlers.context import engine_of, service_of
+from handlers.metrics import MEDIA_TYPE
 from handlers.views import HealthView, ReadyView, ServiceView
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -34,6 +35,14 @@ async def health(request: Request) -> Response:
     service = service_of(request)
     view: HealthView = {"status": "healthy", "service": service.name, "version": service.version}
     return JSONResponse(view, headers=NO_STORE)
+
+
+async def metrics(request: Request) -> Response:
+    """This process's numbers, for Prometheus."""
+    numbers = service_of(request).metrics
+    if numbers is None:
+        raise ChatError("not_found", "There is nothing at this address.")
+    return Response(numbers.text(), headers=NO_STORE | {"Content-Type": MEDIA_TYPE})
 
 
 async def ready(request: Request) -> Response:

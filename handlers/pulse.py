@@ -6,6 +6,9 @@ from typing import Protocol
 LONGEST_BEAT = 1.0
 """Seconds between two looks at all streams, at most."""
 
+GRACE = 1.0
+"""Seconds that a stream gets when the server stops: a reader that stalls does not hold it."""
+
 
 class Stream(Protocol):
     """``since``, of the loop's clock: when its last send began. ``sending``: it has not ended yet."""
@@ -36,6 +39,10 @@ class Pulse:
         self._streams: set[Stream] = set()
         self._next: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
     def add(self, stream: Stream) -> None:
         self._streams.add(stream)
         if self._next is None:
@@ -46,6 +53,14 @@ class Pulse:
         if not self._streams and self._next is not None:
             self._next.cancel()
             self._next = None
+
+    def stop(self) -> None:
+        """The server stops, and the engine has ended all streams: drop those that do not come to their end."""
+        asyncio.get_running_loop().call_later(GRACE, self._drop_all)
+
+    def _drop_all(self) -> None:
+        for stream in self._streams:
+            stream.drop()
 
     def _beat(self) -> None:
         loop = asyncio.get_running_loop()

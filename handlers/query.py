@@ -3,16 +3,16 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat.commands import NewRun
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
-from chat.ports import NewRun
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
 from handlers.answers import answer, claim_of
 from handlers.bodies import QueryBody, Reply, body_of
 from handlers.chat import within_limit
-from handlers.context import engine_of
 from handlers.formats import LINES
+from handlers.models import chosen_model, named
 from handlers.views import QueryView
 
 
@@ -31,8 +31,8 @@ async def _question(request: Request) -> NewRun:
         session=NewSession(new_id("ses"), anonymous_user()),
         user_id=None,
         turns=within_limit(request, [Turn("user", body.prompt)]),
-        model=engine_of(request).model.name,
-        claim=claim_of(request, body.request_id, body.prompt),
+        model=chosen_model(request, body.model),
+        claim=claim_of(request, body.request_id, body.prompt, *named(body.model)),
     )
 
 

@@ -3,13 +3,14 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from chat.commands import NewRetry
 from chat.errors import ChatError
 from chat.ids import new_id
-from chat.ports import NewRetry
 from handlers.answers import answer, claim_of
-from handlers.bodies import FollowQuery, RetryBody, body_of, query_of
-from handlers.context import engine_of
+from handlers.bodies import ApprovalBody, FollowQuery, RetryBody, body_of, query_of
+from handlers.context import engine_of, router_of
 from handlers.formats import FORMATS
+from handlers.models import chosen_model, named
 from handlers.streams import cursor_of, follow
 from handlers.views import run_view
 
@@ -34,13 +35,22 @@ async def cancel_run(request: Request) -> Response:
     return JSONResponse(run_view(run))
 
 
+async def approve_call(request: Request) -> Response:
+    body = await body_of(request, ApprovalBody)
+    path = request.path_params
+    run = await engine_of(request).approve(path["run_id"], path["call_id"], approved=body.approved)
+    return JSONResponse(run_view(run))
+
+
 async def retry_run(request: Request) -> Response:
     body = await body_of(request, RetryBody)
+    run = await engine_of(request).run(request.path_params["run_id"])
+    same = run.model if router_of(request).offers(run.model) else None
     new = NewRetry(
         id=new_id("run"),
-        run_id=request.path_params["run_id"],
-        model=engine_of(request).model.name,
+        run_id=run.id,
+        model=chosen_model(request, body.model or same),
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id),
+        claim=claim_of(request, body.request_id, *named(body.model)),
     )
     return await answer(request, new, body)

@@ -22,13 +22,22 @@ from handlers.bodies import (
 from handlers.context import engine_of
 from handlers.formats import FORMATS
 from handlers.streams import cursor_of, follow, nothing_more
+from handlers.templates import named_prompt
 from handlers.views import MessagesView, SessionsView, SessionWithRunView, message_view, run_view, session_view
 
 
 async def create_session(request: Request) -> Response:
     body = await body_of(request, SessionBody)
     _check_labels(body.metadata)
-    new = NewSession(body.session_id or new_id("ses"), body.user_id or anonymous_user(), body.title, body.metadata)
+    named_prompt(request, body.template, body.variables)  # or it raises
+    new = NewSession(
+        body.session_id or new_id("ses"),
+        body.user_id or anonymous_user(),
+        body.title,
+        body.metadata,
+        body.template,
+        body.variables,
+    )
     session = await engine_of(request).store.create_session(new)
     return JSONResponse(session_view(session), 201, {"Location": f"/sessions/{session.id}"})
 
@@ -50,7 +59,10 @@ async def get_session(request: Request) -> Response:
 async def update_session(request: Request) -> Response:
     body = await body_of(request, SessionChanges)
     _check_labels(body.metadata)
+    named_prompt(request, body.template, body.variables)  # or it raises
     changes = body.model_dump(include=body.model_fields_set)
+    if "template" in changes:
+        changes["variables"] = body.variables  # they belong to it, and those of before to the one of before
     session = await engine_of(request).store.update_session(request.path_params["session_id"], changes)
     return JSONResponse(session_view(_found(session)))
 

@@ -6,9 +6,14 @@ from typing import Annotated, Literal, NotRequired, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own cannot be described before Python 3.12
 
-from chat.events import RunCompleted, RunFailed, Usage, name_of
+from chat.events import RunCompleted, RunFailed, name_of
+from chat.prompts import Template
+from chat.records import Record
+from chat.routing import Choice
 from chat.runs import Run, RunStatus
+from chat.search import Hit
 from chat.sessions import Message, Role, Session
+from chat.usage import UsageBy, UsageSum
 
 Timestamp: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -30,12 +35,48 @@ class ServiceView(TypedDict):
     endpoints: Annotated[dict[str, list[str]], Field(description="The paths, and the methods that each takes.")]
 
 
+class ModelView(TypedDict):
+    """A model that a request may name."""
+
+    id: str
+    provider: str
+    default: Annotated[bool, Field(description="Answers where no model is named.")]
+    available: Annotated[bool, Field(description="False while its provider is not asked, because it keeps failing.")]
+
+
+class ModelsView(TypedDict):
+    models: list[ModelView]
+
+
 class UsageView(TypedDict):
     """Tokens in and out; ``source`` says whether the model's server counted them or they are estimated."""
 
     input_tokens: int
     output_tokens: int
     source: Literal["reported", "estimated"]
+    cached_tokens: NotRequired[Annotated[int, Field(description="Of the input, what the server had read before.")]]
+    reasoning_tokens: NotRequired[Annotated[int, Field(description="Of the output, what is no part of the answer.")]]
+    cost: NotRequired[Annotated[float, Field(description="US dollars, where the model's price is known.")]]
+
+
+class UsageSumView(TypedDict):
+    """What some runs have used together."""
+
+    key: Annotated[str, Field(description="The session, user, day or model.")]
+    runs: Annotated[int, Field(description="Those in which the model was asked.")]
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    estimated_runs: Annotated[int, Field(description="Those of which the model's server did not count everything.")]
+    estimated_tokens: Annotated[int, Field(description="Their tokens, in and out.")]
+    cost: Annotated[float | None, Field(description="US dollars, of the runs that have a price; null if none has.")]
+
+
+class UsageSumsView(TypedDict):
+    by: UsageBy
+    usage: list[UsageSumView]
+    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
 
 
 class FailureView(TypedDict):
@@ -98,6 +139,8 @@ class SessionView(TypedDict):
     leaf_id: Annotated[str | None, Field(description="The last message of the branch that the next message continues.")]
     created_at: Timestamp
     updated_at: Timestamp
+    template: Annotated[str | None, Field(description="The prompt template of chats that name none.")]
+    variables: Annotated[dict[str, object], Field(description="What that template is filled in with.")]
 
 
 class SessionWithRunView(SessionView):
@@ -133,6 +176,16 @@ class ProblemView(TypedDict):
     errors: NotRequired[list[FieldView]]
 
 
+class CallView(TypedDict):
+    """A tool that was called. Without `result` and `error`, the run was stopped before it had answered."""
+
+    call_id: str
+    name: str
+    arguments: Annotated[str, Field(description="As the model wrote them: JSON, if it did well.")]
+    result: str | None
+    error: str | None
+
+
 class MessageView(TypedDict):
     message_id: str
     parent_id: Annotated[str | None, Field(description="The message that this one follows; null at the root.")]
@@ -141,6 +194,26 @@ class MessageView(TypedDict):
     status: Annotated[str, Field(description="completed, or how the run of a partial answer ended.")]
     run_id: Annotated[str | None, Field(description="The run that made an answer.")]
     created_at: Timestamp
+    tool_calls: Annotated[list[CallView], Field(description="The tools that an answer has called, in order.")]
+
+
+class RecordView(TypedDict):
+    """What a tool has written down."""
+
+    record_id: str
+    kind: str
+    session_id: str
+    user_id: str
+    run_id: str
+    data: dict[str, object]
+    created_at: Timestamp
+
+
+class RecordsView(TypedDict):
+    """The latest first."""
+
+    records: list[RecordView]
+    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
 
 
 class MessagesView(TypedDict):
@@ -150,6 +223,44 @@ class MessagesView(TypedDict):
     leaf_id: str | None
     messages: list[MessageView]
     next: Annotated[str | None, Field(description="The older page's ?before=; null when there is none.")]
+
+
+class RangeView(TypedDict):
+    """From ``start`` to before ``end``, in Unicode code points."""
+
+    start: int
+    end: int
+
+
+class HitView(TypedDict):
+    """A message that was found."""
+
+    session_id: str
+    message_id: str
+    role: Role
+    snippet: Annotated[str, Field(description="Plain text, where the matches are closest; … where it was cut.")]
+    matches: Annotated[list[RangeView], Field(description="What of the snippet matches.")]
+    created_at: Timestamp
+
+
+class SearchView(TypedDict):
+    """Best first, later ones among equals."""
+
+    results: list[HitView]
+    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
+
+
+class TemplateView(TypedDict):
+    """A prompt template; every variable has to be given."""
+
+    name: str
+    variables: list[str]
+
+
+class TemplatesView(TypedDict):
+    """By name."""
+
+    templates: list[TemplateView]
 
 
 def timestamp(milliseconds: int) -> Timestamp:
@@ -176,16 +287,55 @@ def run_view(run: Run) -> RunView:
         "created_at": timestamp(run.created_at),
         "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
         "finish_reason": ending.finish_reason if isinstance(ending, RunCompleted) else None,
-        "usage": _usage_view(ending.usage) if isinstance(ending, RunCompleted) else None,
+        "usage": _usage_view(run),
         "error": _failure_view(ending) if isinstance(ending, RunFailed) else None,
         "last_event": None if ending is None else name_of(ending),
     }
 
 
-def _usage_view(usage: Usage | None) -> UsageView | None:
+def model_view(choice: Choice) -> ModelView:
+    return {
+        "id": choice.id,
+        "provider": choice.provider,
+        "default": choice.default,
+        "available": choice.available,
+    }
+
+
+def _usage_view(run: Run) -> UsageView | None:
+    usage = None if run.terminal is None else run.terminal.usage
     if usage is None:
         return None
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "source": usage.source}
+    view: UsageView = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "source": usage.source,
+    }
+    if usage.cached_tokens:
+        view["cached_tokens"] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        view["reasoning_tokens"] = usage.reasoning_tokens
+    if run.cost is not None:
+        view["cost"] = _dollars(run.cost)
+    return view
+
+
+def _dollars(nano: int) -> float:
+    return nano / 1_000_000_000
+
+
+def usage_sum_view(item: UsageSum) -> UsageSumView:
+    return {
+        "key": item.key,
+        "runs": item.runs,
+        "input_tokens": item.input_tokens,
+        "output_tokens": item.output_tokens,
+        "cached_tokens": item.cached_tokens,
+        "reasoning_tokens": item.reasoning_tokens,
+        "estimated_runs": item.estimated_runs,
+        "estimated_tokens": item.estimated_tokens,
+        "cost": None if item.cost is None else _dollars(item.cost),
+    }
 
 
 def _failure_view(failure: RunFailed) -> FailureView:
@@ -202,6 +352,8 @@ def session_view(session: Session) -> SessionView:
         "leaf_id": session.leaf_id,
         "created_at": timestamp(session.created_at),
         "updated_at": timestamp(session.updated_at),
+        "template": session.template,
+        "variables": dict(session.variables),
     }
 
 
@@ -214,4 +366,42 @@ def message_view(message: Message) -> MessageView:
         "status": message.status,
         "run_id": message.run_id,
         "created_at": timestamp(message.created_at),
+        "tool_calls": [
+            {
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": call.arguments,
+                "result": call.result,
+                "error": call.error,
+            }
+            for step in message.steps
+            for call in step.calls
+        ],
     }
+
+
+def record_view(record: Record) -> RecordView:
+    return {
+        "record_id": record.id,
+        "kind": record.kind,
+        "session_id": record.session_id,
+        "user_id": record.user_id,
+        "run_id": record.run_id,
+        "data": dict(record.data),
+        "created_at": timestamp(record.created_at),
+    }
+
+
+def hit_view(hit: Hit) -> HitView:
+    return {
+        "session_id": hit.session_id,
+        "message_id": hit.message_id,
+        "role": hit.role,
+        "snippet": hit.snippet,
+        "matches": [{"start": start, "end": end} for start, end in hit.matches],
+        "created_at": timestamp(hit.created_at),
+    }
+
+
+def template_view(template: Template) -> TemplateView:
+    return {"name": template.name, "variables": sorted(template.variables)}

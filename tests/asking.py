@@ -28,10 +28,15 @@ REJECTED = ("upstream_rejected", False, False)
 
 @asynccontextmanager
 async def model_at(
-    base_url: str, *, api_key: str = KEY, connect: float = 5, silence: float = 5
+    base_url: str, *, api_key: str = KEY, connect: float = 5, silence: float = 5, first: float | None = None
 ) -> AsyncGenerator[OpenAIModel, None]:
     model = OpenAIModel(
-        name="gpt-test", base_url=base_url, api_key=api_key, connect_timeout=connect, silence_timeout=silence
+        name="gpt-test",
+        base_url=base_url,
+        api_key=api_key,
+        connect_timeout=connect,
+        silence_timeout=silence,
+        first_timeout=first,
     )
     try:
         yield model

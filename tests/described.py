@@ -53,7 +53,7 @@ class Description:
             assert not response.content
             return
         assert media_type in described["content"], f"{method} {path}: {media_type}"
-        value = response.text if media_type == "text/event-stream" else response.json()
+        value = response.text if media_type.startswith("text/") else response.json()
         self.check(value, "paths", path, method.lower(), "responses", status, "content", media_type, "schema")
 
     def path(self, actual: str) -> str:

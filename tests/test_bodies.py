@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
+from chat.commands import OnBusy
 from chat.errors import ChatError
-from chat.ports import OnBusy
 from handlers.bodies import (
     Body,
     ChatBody,

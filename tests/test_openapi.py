@@ -16,7 +16,8 @@ from handlers.openapi.document import describe
 from handlers.openapi.operations import OPERATIONS
 from handlers.openapi.problems import MEANING
 from handlers.openapi.samples import EVENTS, EXAMPLES, STREAMS
-from server import Settings, create_app
+from server import create_app
+from settings import Settings
 from tests.described import Description
 from tests.live.service import Frame, parse_frame
 

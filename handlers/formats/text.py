@@ -1,10 +1,12 @@
 """The plain contract: the answer's text as data lines, for ``curl -N``, EventSource and line readers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from chat.events import (
     Event,
+    ModelSelected,
     ReasoningDelta,
     RunCancelled,
     RunCompleted,
@@ -12,6 +14,12 @@ from chat.events import (
     RunInterrupted,
     Seam,
     TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolDelta,
+    ToolFinished,
+    ToolStarted,
     name_of,
     payload_of,
 )
@@ -38,11 +46,14 @@ class PlainText:
         if isinstance(event, TextDelta):  # nearly all of them are, and a match is slower
             return text_frame(run_id, seq, event.text)
         match event:
-            case ReasoningDelta() | Seam():
+            case ReasoningDelta() | Seam() | ModelSelected():
+                return cursor_only(run_id, seq)
+            case ToolStarted() | ToolDelta() | ToolCalled() | ToolApproval() | ToolDecided() | ToolFinished():
                 return cursor_only(run_id, seq)
             case RunCompleted():
                 return cursor_only(run_id, seq) if self._done is None else text_frame(run_id, seq, self._done)
             case RunFailed() | RunCancelled() | RunInterrupted():
-                return json_frame(run_id, seq, name_of(event), payload_of(event))
+                # What was used is for ``format=events``: here a client finds what it has always found.
+                return json_frame(run_id, seq, name_of(event), payload_of(replace(event, usage=None)))
             case _:
                 assert_never(event)

@@ -53,6 +53,7 @@ _TAGS = {
     "Chat": "Say something, and see it answered.",
     "Runs": "One durable generation of an answer: look at it, follow it, stop it, answer once more.",
     "Sessions": "Conversations and their messages.",
+    "Tools": "What the model may call, and what came of it.",
     "Service": "The service itself.",
 }
 
@@ -162,6 +163,8 @@ def _answer(answer: Answer) -> Json:
             "schema": ref("schemas", "EventStream"),
             "examples": {name: ref("examples", name) for name in answer.streams},
         }
+    if answer.text:
+        content["text/plain"] = {"schema": {"type": "string"}, "example": answer.text}
     if answer.view is dict:
         content["application/json"] = {"schema": {"type": "object"}}
     elif answer.view is not None:

@@ -23,7 +23,7 @@ _REQUEST = {
     ),
     "Prefer": ("`respond-async`: do not stream, answer 202 as soon as the message is stored.", _STRING),
 }
-_PATH = {"run_id": "The run.", "session_id": "The session."}
+_PATH = {"run_id": "The run.", "call_id": "The call, as `tool.approval` names it.", "session_id": "The session."}
 _RESPONSE = {
     "X-Request-Id": ("The request's id in the service's log: the one it came with, or a new one.", _ID),
     "X-Run-Id": ("The run that answers.", _STRING),

@@ -4,47 +4,75 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handlers.bodies import (
+    ApprovalBody,
     Body,
     ChatBody,
+    ChatQuery,
     FollowQuery,
     HistoryQuery,
     ListQuery,
     MessagesBody,
     QueryBody,
+    RecordsQuery,
     RetryBody,
+    SearchQuery,
     SessionBody,
     SessionChanges,
+    UsageParameters,
 )
 from handlers.errors import STATUS
 from handlers.views import (
     AnswerView,
     HealthView,
     MessagesView,
+    ModelsView,
     QueryView,
     ReadyView,
+    RecordsView,
     RunView,
+    SearchView,
     ServiceView,
     SessionsView,
     SessionView,
     SessionWithRunView,
+    TemplatesView,
+    UsageSumsView,
 )
 
 STORE = ("store_unavailable", "store_corrupt")
 BODY = ("body_too_large", "unsupported_media_type", "invalid_json", "invalid_request")
-START = ("draining", "idempotency_conflict", "not_found", "invalid_cursor", "cursor_mismatch", *STORE)
+START = (
+    "draining",
+    "idempotency_conflict",
+    "model_not_allowed",
+    "not_found",
+    "invalid_cursor",
+    "cursor_mismatch",
+    *STORE,
+)
 FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STORE)
-MODEL = (*(code for code in STATUS if code.startswith("upstream_")), "answer_too_long")
+MODEL = (*(code for code in STATUS if code.startswith("upstream_")), "answer_too_long", "too_many_steps", "run_timeout")
 """A stream says these in its ``run.failed``; only an answer that is waited for becomes a status."""
+
+METRICS = """\
+# HELP parley_runs_total Runs that have ended.
+# TYPE parley_runs_total counter
+parley_runs_total{outcome="completed"} 42.0
+"""
 
 RUN = ("X-Session-Id", "X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A response that is no error. ``streams`` are names of example streams, ``headers`` of response headers."""
+    """A response that is no error. ``streams`` are names of example streams, ``headers`` of response headers.
+
+    ``text`` is an example of a body that is neither JSON nor a stream.
+    """
 
     description: str
     view: type | None = None
+    text: str = ""
     streams: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 
@@ -114,6 +142,27 @@ _SERVICE = {
         answers={200: Answer(description="It may.", view=ReadyView)},
         raises=("draining", *STORE),
     ),
+    "GET /metrics": Operation(
+        tag="Service",
+        summary="Numbers for Prometheus",
+        description="Of this process alone, and without a word of any user. Not there with `METRICS=false`.",
+        answers={200: Answer(description="Prometheus's text format.", text=METRICS)},
+        raises=("not_found",),
+    ),
+    "GET /usage": Operation(
+        tag="Service",
+        summary="Sum up tokens and cost",
+        description="By session, user, day or model, of the runs that have ended, those of deleted sessions included.",
+        query=UsageParameters,
+        answers={200: Answer(description="A page of sums.", view=UsageSumsView)},
+        raises=("invalid_request", *STORE),
+    ),
+    "GET /models": Operation(
+        tag="Service",
+        summary="List the models",
+        description="Those that a request may name, the default first.",
+        answers={200: Answer(description="All of them.", view=ModelsView)},
+    ),
     "GET /openapi.json": Operation(
         tag="Service",
         summary="This description",
@@ -131,7 +180,7 @@ _CHAT = {
         body=ChatBody,
         headers=_ASKING,
         answers=_ANSWERS,
-        raises=(*BODY, *_ASK),
+        raises=(*BODY, "template_unknown", *_ASK),
     ),
     "GET /chat": Operation(
         tag="Chat",
@@ -139,10 +188,10 @@ _CHAT = {
         description="The same as `POST /chat`, for clients that can only GET and repeat their URL: the message of "
         "the session's active run, said again, attaches to that run. While the process shuts down, the answer is a "
         "stream that only says when to come back.",
-        query=ChatBody,
+        query=ChatQuery,
         headers=_ASKING,
         answers=_ANSWERS,
-        raises=("invalid_request", *_ASK),
+        raises=("invalid_request", "template_unknown", *_ASK),
     ),
     "POST /api/chat": Operation(
         tag="Chat",
@@ -153,7 +202,7 @@ _CHAT = {
         body=MessagesBody,
         headers=_ASKING,
         answers=_ANSWERS,
-        raises=(*BODY, *_ASK),
+        raises=(*BODY, "template_unknown", *_ASK),
     ),
     "POST /query": Operation(
         tag="Chat",
@@ -206,6 +255,15 @@ _RUNS = {
         answers={200: Answer(description="The run as it is then.", view=RunView)},
         raises=("not_found", *STORE),
     ),
+    "POST /runs/{run_id}/approvals/{call_id}": Operation(
+        tag="Tools",
+        summary="Say yes or no to a call",
+        description="A tool that needs a yes waits for it, also over a restart; `tool.approval` in the run's stream "
+        "names the call. To say the same again changes nothing.",
+        body=ApprovalBody,
+        answers={200: Answer(description="The run.", view=RunView)},
+        raises=(*BODY, "not_found", "already_decided", *STORE),
+    ),
     "POST /runs/{run_id}/retry": Operation(
         tag="Runs",
         summary="Answer once more",
@@ -215,6 +273,17 @@ _RUNS = {
         headers=_ASKING,
         answers=_ANSWERS,
         raises=(*BODY, *_ASK),
+    ),
+}
+
+_RECORDS = {
+    "GET /records": Operation(
+        tag="Tools",
+        summary="Read what tools have written down",
+        description="The latest first. Records stay when their session is deleted.",
+        query=RecordsQuery,
+        answers={200: Answer(description="A page of them.", view=RecordsView)},
+        raises=("invalid_request", *STORE),
     ),
 }
 
@@ -235,7 +304,7 @@ _SESSIONS = {
         description="Not needed before the first message: `POST /chat` creates the session that it names.",
         body=SessionBody,
         answers={201: _CREATED},
-        raises=(*BODY, "session_exists", *STORE),
+        raises=(*BODY, "template_unknown", "session_exists", *STORE),
     ),
     "POST /sessions/create": Operation(
         tag="Sessions",
@@ -243,7 +312,7 @@ _SESSIONS = {
         description="The same as `POST /sessions`.",
         body=SessionBody,
         answers={201: _CREATED},
-        raises=(*BODY, "session_exists", *STORE),
+        raises=(*BODY, "template_unknown", "session_exists", *STORE),
     ),
     "GET /sessions/{session_id}": Operation(
         tag="Sessions",
@@ -253,10 +322,11 @@ _SESSIONS = {
     ),
     "PATCH /sessions/{session_id}": Operation(
         tag="Sessions",
-        summary="Change a session's title or metadata",
+        summary="Change a session's title, metadata or template",
+        description="A template comes with its variables: those of before do not stay.",
         body=SessionChanges,
         answers={200: Answer(description="The session as it is now.", view=SessionView)},
-        raises=(*BODY, "not_found", *STORE),
+        raises=(*BODY, "template_unknown", "not_found", *STORE),
     ),
     "DELETE /sessions/{session_id}": Operation(
         tag="Sessions",
@@ -285,5 +355,23 @@ _SESSIONS = {
     ),
 }
 
-OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS
+_FINDING = {
+    "GET /search": Operation(
+        tag="Sessions",
+        summary="Search the messages",
+        description="Case and accents do not count. Not a query language: whatever a person types is looked for. A "
+        "message that comes while the pages are turned is not on them.",
+        query=SearchQuery,
+        answers={200: Answer(description="A page of what was found.", view=SearchView)},
+        raises=("invalid_request", *STORE),
+    ),
+    "GET /templates": Operation(
+        tag="Chat",
+        summary="List the prompt templates",
+        description="Their operator writes them; a chat or a session names one and gives its variables.",
+        answers={200: Answer(description="All of them.", view=TemplatesView)},
+    ),
+}
+
+OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING
 """By method and path, as the URL table has them."""

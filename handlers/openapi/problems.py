@@ -15,14 +15,18 @@ MEANING: Mapping[str, str] = {
     "cursor_ahead": "The run has no such event; read the session's messages again.",
     "cursor_mismatch": "The event id belongs to another run, or to the answer to another message.",
     "run_in_progress": "The session is still answering; `run_id` names the run. See `on_busy`.",
+    "already_decided": "The call was decided about otherwise before, or its run has ended.",
     "run_stopped": "The answer was stopped before it was complete; `answer` has what there is.",
     "session_exists": "There is a session with this id already.",
     "cursor_expired": "The events behind this id are gone; read the message instead.",
     "body_too_large": "The body is over the service's limit.",
     "unsupported_media_type": "The body was not sent as `application/json`.",
     "idempotency_conflict": "This idempotency key was used with another request.",
+    "model_not_allowed": "This service does not offer the model that was asked for; see `GET /models`.",
+    "template_unknown": "There is no prompt template of this name.",
     "internal": "A mistake of the service; the log has it under the `request_id`.",
     "answer_too_long": "The answer grew over the service's limit and was cut.",
+    "too_many_steps": "The model went on calling tools, and was stopped.",
     "upstream_auth": "The model's server does not accept the service's credentials.",
     "upstream_error": "The model reported an error.",
     "upstream_incomplete": "The model's answer broke off before it was complete.",
@@ -35,6 +39,7 @@ MEANING: Mapping[str, str] = {
     "store_unavailable": "The conversation store is not available right now.",
     "upstream_rate_limited": "The model is busy.",
     "upstream_timeout": "The model did not answer in time.",
+    "run_timeout": "The answer took too long and was stopped.",
 }
 
 

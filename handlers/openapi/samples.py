@@ -6,34 +6,54 @@ from typing import NamedTuple
 
 from chat.events import (
     Event,
+    ModelSelected,
     ReasoningDelta,
     RunCancelled,
     RunFailed,
     RunInterrupted,
     Seam,
     TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolDelta,
+    ToolFinished,
+    ToolStarted,
     Usage,
     completed,
 )
+from chat.prompts import Template
+from chat.records import Record
 from chat.runs import Run, RunStatus
+from chat.search import Hit
 from chat.sessions import Message, Session
-from handlers.bodies import ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
+from chat.usage import UsageBy, UsageSum
+from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
 from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.frames import notice, retry
 from handlers.views import (
     AnswerView,
     HealthView,
     MessagesView,
+    ModelsView,
     QueryView,
     ReadyView,
+    RecordsView,
     RunView,
+    SearchView,
     ServiceView,
     SessionsView,
     SessionView,
     SessionWithRunView,
+    TemplatesView,
+    UsageSumsView,
+    hit_view,
     message_view,
+    record_view,
     run_view,
     session_view,
+    template_view,
+    usage_sum_view,
 )
 
 _BEGAN, _ENDED = 1_795_255_200_000, 1_795_255_200_412
@@ -61,6 +81,7 @@ _OVER = replace(
     last_seq=3,
     finished_at=_ENDED,
     terminal=_COMPLETED,
+    cost=3_150,
 )
 _SESSION = Session(
     id=RUN.session_id,
@@ -75,12 +96,30 @@ _SESSION = Session(
 )
 _QUESTION = Message(RUN.message_id, RUN.session_id, None, "user", "Say hello", "completed", None, _BEGAN)
 _ANSWER = Message(RUN.answer_id, RUN.session_id, RUN.message_id, "assistant", _TEXT, "completed", RUN.id, _ENDED)
+_RECORD = Record(
+    id="rec_01kaj4z8c0a2c4e6g8h0j2k4m6",
+    kind="incident",
+    session_id=RUN.session_id,
+    user_id=RUN.user_id,
+    run_id=RUN.id,
+    data={"location": "Main Street", "description": "A pothole"},
+    created_at=_ENDED,
+)
+_HIT = Hit(RUN.session_id, _ANSWER.id, "assistant", _TEXT, [(0, 5)], _ENDED)
+_TEMPLATE = Template("greeter", frozenset({"tone"}), str)
 _SERVICE = {"service": "parley", "version": "0.1.0"}
 
 EVENTS: tuple[Event, ...] = (
     _SAID[0],
     ReasoningDelta("A greeting is wanted."),
+    ToolStarted("call_1", "report_incident"),
+    ToolDelta("call_1", '{"location":'),
+    ToolCalled("call_1", "report_incident", '{"location": "Main Street"}'),
+    ToolApproval("call_1"),
+    ToolDecided("call_1", approved=True),
+    ToolFinished("call_1", result='{"number": "rec_01kaj4z8c0a2c4e6g8h0j2k4m6"}'),
     Seam(2),
+    ModelSelected("groq/llama-3.3-70b-versatile", "fallback", "upstream_unreachable"),
     _COMPLETED,
     _FAILURE,
     RunCancelled("requested"),
@@ -93,23 +132,33 @@ EXAMPLES: Mapping[type, object] = {
     MessagesBody: {"messages": [{"role": "user", "content": "Say hello"}], "sessionId": "demo"},
     QueryBody: {"prompt": "Say hello"},
     RetryBody: {"format": "events"},
+    ApprovalBody: {"approved": True},
     SessionBody: {"user_id": "alice", "title": "A greeting", "metadata": {"channel": "web"}},
     SessionChanges: {"title": "A warm greeting"},
     HealthView: {"status": "healthy", **_SERVICE},
     ReadyView: {"status": "ready"},
     ServiceView: {"status": "ok", **_SERVICE, "endpoints": {"/chat": ["GET", "POST"]}},
+    RecordsView: {"records": [record_view(_RECORD)], "next": None},
+    ModelsView: {"models": [{"id": RUN.model, "provider": "openai", "default": True, "available": True}]},
     RunView: run_view(RUN),
     AnswerView: {**run_view(_OVER), "answer": _TEXT},
     QueryView: {"model": RUN.model, "answer": _TEXT},
     SessionView: session_view(_SESSION),
     SessionWithRunView: {**session_view(_SESSION), "active_run": None},
     SessionsView: {"sessions": [session_view(_SESSION)], "next": None},
+    UsageSumsView: {
+        "by": UsageBy.DAY,
+        "usage": [usage_sum_view(UsageSum("2026-11-21", 12, 4_310, 2_874, 1_024, 0, 1, 96, 2_294_100))],
+        "next": None,
+    },
     MessagesView: {
         "session_id": RUN.session_id,
         "leaf_id": _SESSION.leaf_id,
         "messages": [message_view(_QUESTION), message_view(_ANSWER)],
         "next": None,
     },
+    SearchView: {"results": [hit_view(_HIT)], "next": None},
+    TemplatesView: {"templates": [template_view(_TEMPLATE)]},
 }
 """By the type that describes them."""
 

@@ -44,6 +44,8 @@ const part = encodeURIComponent;
 export const startRun = (body) => call('POST', 'chat', { body, headers: LATER });
 export const getRun = (run) => call('GET', `runs/${part(run)}`);
 export const cancelRun = (run) => call('POST', `runs/${part(run)}/cancel`);
+export const decideCall = (run, id, approved) =>
+  call('POST', `runs/${part(run)}/approvals/${part(id)}`, { body: { approved } });
 export const retryRun = (run, key) =>
   call('POST', `runs/${part(run)}/retry`, { headers: { ...LATER, 'Idempotency-Key': key } });
 

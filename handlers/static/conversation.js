@@ -105,10 +105,16 @@ export class Conversation {
       case 'copy': return copyFrom(button, view.text);
       case 'edit': return this.#edit(view);
       case 'retry': return this.#retry(view.id);
+      case 'allow': case 'deny': return this.#decide(button.dataset);
       case 'go': return this.#go(button.dataset.to);
       case 'resend': return this.#deliver(this.#pending.body);
       default: return this.#unsend();
     }
+  }
+
+  #decide({ call, action }) {
+    const say = (problem) => this.#desk.say(problem ? `Not decided. ${problem.message}` : null);
+    api.decideCall(this.#live.run.run_id, call, action === 'allow').then(() => say(null), say);
   }
 
   #viewOf(article) {
@@ -239,22 +245,18 @@ export class Conversation {
     const { answer_id: id, message_id: parent, run_id: runId } = run;
     const view = this.#log.answer(id);
     this.#thread.run({ message_id: id, parent_id: parent, role: 'assistant', content: '', status: 'running', run_id: runId });
-    const { scroll, composer } = this.#desk;
-    view.begin(run.status, run.model ?? '', () => scroll.follow());
+    view.begin(run.status, run.model ?? '', () => this.#desk.scroll.follow());
     const live = { run, view, follower: null, stopping: false, losses: 0 };
     this.#live = live;
-    composer.state = 'answering';
+    this.#desk.composer.state = 'answering';
     this.#render();
-    scroll.follow();
+    this.#desk.scroll.follow();
     live.follower = new Follower(runId, {
       started: (data) => {
         live.losses = 0;
         if (!live.stopping) view.started(data);
       },
-      text: (text) => view.append(text),
-      reasoning: (text) => view.reason(text),
-      seam: () => view.seam(),
-      trouble: (words) => view.trouble(words),
+      ...view.hearing(),
       ended: (name, data) => this.#ended(live, name.slice('run.'.length), data),
       lost: () => this.#lost(live),
     });

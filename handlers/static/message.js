@@ -1,5 +1,6 @@
 // One message of the conversation as an element. Buttons carry `data-action`; the conversation listens.
 
+import { Calls } from './calls.js';
 import { h, icon, iconButton } from './dom.js';
 import { GrowingMarkdown } from './growing.js';
 import { markdown } from './markdown.js';
@@ -81,10 +82,11 @@ export class AnswerView extends MessageView {
   #prose = h('div', { class: 'prose', dir: 'auto' });
   #meta = h('p', { class: 'meta' });
   #note = h('div', { class: 'note', role: 'status', hidden: true });
+  #calls = new Calls(this.#prose);
   #reasoning = null;
   #growing = null;
   #pieces = [];
-  #facts = { status: 'completed', model: '', tokens: null, seams: 0, proof: null, trouble: null };
+  #facts = { status: 'completed', model: '', speaker: null, tokens: null, seams: 0, proof: null, trouble: null };
 
   constructor(id) {
     super(id, 'Answer', 'answer');
@@ -101,7 +103,8 @@ export class AnswerView extends MessageView {
   }
 
   /** A message of the history. */
-  recall({ content, status }) {
+  recall({ content, status, tool_calls: calls = [] }) {
+    this.#calls.recall(calls);
     this.#pieces = [content];
     this.#prose.replaceChildren();
     for (const node of markdown(content)) this.#prose.append(node);
@@ -111,12 +114,25 @@ export class AnswerView extends MessageView {
   /** The beginning of a live answer; also when it has to begin anew. `shown` is called when the text has grown. */
   begin(status, model, shown) {
     this.#pieces = [];
+    this.#calls.clear();
     this.#prose.replaceChildren();
     this.#growing = new GrowingMarkdown(this.#prose, shown);
     this.element.setAttribute('aria-busy', 'true');
     this.element.classList.add('live');
     this.#note.hidden = true;
-    this.#show({ status: status === 'queued' ? 'queued' : 'waiting', model, seams: 0, proof: null });
+    this.#show({ status: status === 'queued' ? 'queued' : 'waiting', model, speaker: null, seams: 0, proof: null });
+  }
+
+  /** What the follower of the run tells of it, but its beginning and its end. */
+  hearing() {
+    return {
+      text: (text) => this.append(text),
+      reasoning: (text) => this.reason(text),
+      seam: () => this.seam(),
+      selected: ({ model }) => this.selected(model),
+      tool: (name, data) => this.tool(name, data),
+      trouble: (words) => this.trouble(words),
+    };
   }
 
   /** The run has started, or says so again after a reconnect. */
@@ -140,8 +156,18 @@ export class AnswerView extends MessageView {
     this.#reasoning.firstChild.appendData(text);
   }
 
+  tool(name, data) {
+    this.#calls.take(name, data);
+    if (this.#facts.status === 'waiting' || this.#facts.status === 'queued') this.#show({ status: 'running' });
+  }
+
   seam() {
     this.#show({ seams: this.#facts.seams + 1 });
+  }
+
+  /** Another model than the run's own speaks from here on. */
+  selected(model) {
+    this.#show({ speaker: model });
   }
 
   /** What is wrong with the connection, in words; null when nothing is. */
@@ -176,7 +202,7 @@ export class AnswerView extends MessageView {
   #show(changes) {
     const facts = Object.assign(this.#facts, changes);
     this.element.dataset.status = facts.status;
-    const words = [facts.model, facts.trouble ?? WORDS[facts.status]];
+    const words = [facts.speaker ?? facts.model, facts.trouble ?? WORDS[facts.status]];
     if (facts.tokens !== null) words.push(`${facts.tokens} ${facts.tokens === 1 ? 'token' : 'tokens'}`);
     if (facts.seams) words.push('continued after a restart');
     this.#meta.classList.toggle('trouble', facts.trouble !== null);

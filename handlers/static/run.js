@@ -5,6 +5,7 @@
 import { eventsAddress } from './api.js';
 
 const SILENCE = 45_000; // ms; the server's pings are comments, which EventSource does not show
+const TOOLS = ['tool.started', 'tool.delta', 'tool.called', 'tool.approval', 'tool.decided', 'tool.finished'];
 const TERMINAL = ['run.completed', 'run.failed', 'run.cancelled', 'run.interrupted'];
 
 export class Follower {
@@ -19,8 +20,9 @@ export class Follower {
   #wake = () => this.#visible();
 
   /**
-   * `on` has `started(data)`, `text(string)`, `reasoning(string)`, `seam()`, `ended(name, data)`,
-   * `trouble(message)` (null: it is over) and `lost()`: the server will not have us, look at the session again.
+   * `on` has `started(data)`, `text(string)`, `reasoning(string)`, `seam()`, `selected(data)`, `tool(name, data)`,
+   * `ended(name, data)`, `trouble(message)` (null: it is over) and `lost()`: the server will not have us, look at the
+   * session again.
    */
   constructor(run, on) {
     this.#run = run;
@@ -66,6 +68,8 @@ export class Follower {
     this.#hear('text.delta', (data) => this.#on.text(data.text));
     this.#hear('reasoning.delta', (data) => this.#on.reasoning(data.text));
     this.#hear('seam', () => this.#on.seam());
+    this.#hear('model.selected', (data) => this.#on.selected(data));
+    for (const name of TOOLS) this.#hear(name, (data) => this.#on.tool(name, data));
     for (const name of TERMINAL) this.#hear(name, (data) => this.#end(name, data));
   }
 

@@ -8,7 +8,8 @@ import pytest
 
 from chat.errors import ModelError, StoreUnavailableError
 from chat.sessions import Turn
-from tests.scripted import STOP, ScriptedModel, soon
+from tests.patience import soon
+from tests.scripted import STOP, ScriptedModel, follow
 from tests.serving import Client
 
 REFUSED = ModelError("upstream_rejected", "The model refused the request.", retryable=False)
@@ -315,7 +316,7 @@ async def test_stream_says_that_nothing_can_be_stored_and_keeps_the_cursor(
     asking = asyncio.create_task(client.post("/chat", json={"message": "Hi", "session_id": "s"}))
     await model.asked(0)
     [run] = [live.run for live in engine._live._runs.values()]
-    following = engine.follow(run.id, 0)
+    following = follow(engine, run.id, 0)
     await soon(anext(following))
 
     async def fail(batch: object) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from chat.echo import EchoModel
 from chat.events import RunCancelled
 from chat.runs import RunStatus
-from tests.scripted import ScriptedModel, soon
+from tests.patience import soon
+from tests.scripted import ScriptedModel, uncounted
 from tests.serving import Client, Exchange, served
 
 whole_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -66,7 +68,8 @@ async def test_run_ends_with_its_client_if_that_is_wanted(
     gate.clear()
     run_id, exchange = await left(client, model, stream=stream, on_disconnect="cancel")
     await soon(exchange.done)
-    assert (await soon(client.app.state.engine.result(run_id))).terminal == RunCancelled("client_disconnected")
+    ended = await soon(client.app.state.engine.result(run_id))
+    assert uncounted(ended.terminal) == RunCancelled("client_disconnected")
     assert model.requests[0].closed.is_set()
 
 
@@ -77,28 +80,89 @@ async def test_run_that_has_ended_when_its_client_goes_is_complete(client: Clien
     assert run.json()["status"] == "completed"
 
 
+async def test_cancel_that_fails_when_the_client_goes_is_logged(
+    client: Client, gate: asyncio.Event, model: ScriptedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_run_id: str, _reason: str) -> None:
+        raise RuntimeError("no cancel today")
+
+    gate.clear()
+    client.app.state.engine.cancel = broken
+    _, exchange = await left(client, model, on_disconnect="cancel")
+    await soon(exchange.done)
+    assert "no cancel today" in caplog.text
+    gate.set()
+
+
 class StalledExchange(Exchange):
-    """Its client reads the first word and nothing more."""
+    """Its client reads up to ``last`` and nothing more."""
+
+    def __init__(self, client: Client, last: bytes) -> None:
+        self._last = last
+        super().__init__(client.app, {"message": "Hi"})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         await super()._send(message)
-        if b"data: Hello" in message.get("body", b""):
+        if self._last in message.get("body", b""):
             await asyncio.Event().wait()
 
 
+@pytest.mark.parametrize("last", [b"id: run_", b"data: Hello"], ids=["first frame", "word"])
 async def test_reader_that_stalls_is_dropped_and_the_run_goes_on(
-    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str], last: bytes
 ) -> None:
     async with served(tmp_path, model, send_timeout=0.02) as client:
-        exchange = StalledExchange(client.app, {"message": "Hi"})
+        exchange = StalledExchange(client, last)
         await soon(exchange.done)
         [run_id] = re.findall(rb"id: (run_[^.]+)\.0", exchange.sent)
         assert (await soon(client.app.state.engine.result(run_id.decode()))).status is RunStatus.COMPLETED
     assert "a reader that stalled was dropped" in capsys.readouterr().err
 
 
+class SlowExchange(Exchange):
+    """Its client stops reading at every frame, in the middle of the send, and goes on in a moment."""
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        await super()._send(message)
+
+
+async def test_slow_reader_gets_everything_once_and_in_order(tmp_path: Path) -> None:
+    words = " ".join(f"{number}" for number in range(60))
+    async with served(tmp_path, EchoModel(0.002), ping_seconds=0.004) as client:
+        exchange = SlowExchange(client.app, {"message": words})
+        await soon(exchange.done)
+    *texts, done = re.findall(r"^data: (.*)$", exchange.sent.decode(), re.MULTILINE)
+    assert len(texts) > 9  # more than one page
+    assert "".join(texts).endswith(words)
+    assert done == "[DONE]"
+
+
+class BrokenExchange(Exchange):
+    """Its connection breaks in the middle of a word, with an error that no server should raise."""
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        if b"data: there" in message.get("body", b""):
+            raise OSError("a broken wire")
+        await super()._send(message)
+
+
+async def test_send_that_fails_ends_the_stream_and_not_the_run(
+    client: Client, gate: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.clear()
+    exchange = BrokenExchange(client.app, {"message": "Hi"})
+    await exchange.until(b"data: Hello")
+    gate.set()
+    await soon(exchange.done)
+    assert "a broken wire" in caplog.text
+    [run_id] = re.findall(rb"id: (run_[^.]+)\.0", exchange.sent)
+    assert (await soon(client.app.state.engine.result(run_id.decode()))).status is RunStatus.COMPLETED
+
+
 async def test_stop_of_the_server_reaches_a_reader_that_stalls(client: Client) -> None:
-    exchange = StalledExchange(client.app, {"message": "Hi"})
+    exchange = StalledExchange(client, b"data: Hello")
     await exchange.until(b"data: Hello")
     exchange.done.cancel()
     await asyncio.wait({exchange.done})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.pulse import Pulse
+from handlers.pulse import GRACE, Pulse
 
 
 class Clock:
@@ -95,6 +95,18 @@ def test_clock_beats_once_a_second_however_many_streams_have_come_and_gone(clock
     pulse.add(Stream(clock))
     pulse.add(Stream(clock))
     assert clock.move(10) == 10
+
+
+def test_stop_drops_what_is_still_open_a_moment_later(clock: Clock) -> None:
+    pulse, open_one, ended = Pulse(15, 60), Stream(clock), Stream(clock)
+    pulse.add(open_one)
+    pulse.add(ended)
+    pulse.stop()
+    pulse.remove(ended)
+    clock.move(GRACE * 0.9)
+    assert open_one.drops == 0
+    clock.move(GRACE * 0.2)
+    assert (open_one.drops, ended.drops) == (1, 0)
 
 
 def test_mistake_of_one_stream_does_not_stop_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import pytest
 from chat.errors import ModelError
 from chat.events import Usage
 from chat.ports import Finished
-from tests.scripted import ScriptedModel, soon
+from tests.patience import soon
+from tests.scripted import ScriptedModel
 from tests.serving import Client
 
 

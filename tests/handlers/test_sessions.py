@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from handlers.bodies import METADATA_BYTES, METADATA_DEPTH
-from tests.scripted import ScriptedModel, soon
+from tests.patience import soon
+from tests.scripted import ScriptedModel
 from tests.serving import Client
 
 
