@@ -2,16 +2,19 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /app
-COPY requirements.txt .
+# requirements-otel.txt for traces.
+ARG REQUIREMENTS=requirements.txt
+COPY ${REQUIREMENTS} requirements.txt
 RUN python -m venv .venv \
  && .venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt \
  && .venv/bin/pip uninstall --yes pip
-COPY server.py pyproject.toml LICENSE ./
+COPY server.py settings.py pyproject.toml LICENSE ./
 COPY chat chat
+COPY examples examples
 COPY handlers handlers
 COPY store store
 # The root file system may be read-only: the bytecode is made here.
-RUN python -m compileall -q server.py chat handlers store
+RUN python -m compileall -q server.py settings.py chat examples handlers store
 
 FROM python:${PYTHON}-slim
 # A new volume takes over the owner of the directory that it covers.

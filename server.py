@@ -1,44 +1,51 @@
-"""The process: settings, what is tied to what, and the command line."""
+"""The process: what is tied to what, and the command line."""
 
 import asyncio
+import gc
 import logging
 import logging.config
 import os
-import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr
 from pythonjsonlogger.core import RESERVED_ATTRS
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from chat.echo import EchoModel
 from chat.engine import Engine, Timing
-from chat.errors import StoreCorruptError, StoreUnavailableError
+from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
+from chat.functions import load_tools
 from chat.generation import CrashRecovery, Policy
+from chat.meter import NO_METER
 from chat.ports import ChatModel
+from chat.prompts import Template
+from chat.providers import ECHO, Target
+from chat.routing import Router
+from chat.tools import Toolbox
+from chat.tracing import NO_TRACER, Tracer
+from chat.usage import Price, Prices
 from handlers import EXCEPTION_HANDLERS, ROUTES
 from handlers.context import Service, request_id
+from handlers.metrics import Metrics
 from handlers.middleware import BodyLimitMiddleware, RequestMiddleware, WireMiddleware
 from handlers.pulse import Pulse
+from settings import Settings, load_settings
 from store.sqlite import SqliteStore
 
 VERSION = "0.1.0"
-
-XAI = "https://api.x.ai/v1"
 
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
@@ -54,133 +61,82 @@ OPEN_WAIT = 2.0
 OPEN_PAUSE = 1.0
 """Seconds between two such tries; each waits for SQLite's lock besides."""
 
+COLLECT_EVERY = 10_000
+"""Objects that are made, and not freed, between two looks of the garbage collector: Python's 700 are a few tokens."""
+
 logger = logging.getLogger("parley")
 
 
-class Settings(BaseSettings):
-    """Settings come from the command line, the environment and .env, in this order."""
-
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        allow_inf_nan=False,
-        cli_prog_name="server.py",
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
-
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int = Field(1, ge=1, le=64, description="Processes that share the database.")
-    database_url: str = Field("sqlite:///./data/parley.db", description="Where conversations are kept.")
-    openai_api_key: SecretStr | None = Field(None, description="Key of the OpenAI-compatible endpoint.")
-    base_url: str | None = Field(None, description="OpenAI-compatible endpoint; default OpenAI's own.")
-    model_name: str | None = Field(None, description="Model to ask; `echo` needs no key. Default gpt-4o-mini.")
-    grok_api_key: SecretStr | None = Field(None, description="Key for xAI, used when no other is set.")
-    grok_model: str = Field("grok-3-mini-latest", description="Model to ask at xAI.")
-    system_prompt: str | None = Field(None, description="System message sent before every conversation.")
-    request_timeout: float = Field(30, gt=0, description="Longest silence of the model, in seconds.")
-    connect_timeout: float = Field(5, gt=0, description="Seconds to reach the model's endpoint.")
-    model_retries: int = Field(2, ge=0, le=10, description="Repeats of a failed request while nothing was shown.")
-    stream_delay: float = Field(0.1, ge=0, description="The echo model's pause between words, in seconds.")
-    service_name: str = Field("parley", description="Name shown by / and /health.")
-    allowed_origins: str | None = Field(None, description="CORS origins, by commas, or *. Default localhost, any port.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
-    crash_recovery: Literal["continue", "interrupt"] = Field(
-        "continue", description="What becomes of a half-shown answer when its process died."
-    )
-    drain_seconds: float = Field(20, ge=0, description="Seconds that running answers get when the process stops.")
-    lease_seconds: float = Field(10, ge=0.3, description="Silence after which a frozen process loses its runs.")
-    event_retention: float = Field(86_400, ge=0, description="Seconds that a finished run's events are kept.")
-    context_tokens: int = Field(16_000, ge=1, description="Budget of the history sent to the model.")
-    max_message_chars: int = Field(100_000, ge=1, description="Longest message.")
-    max_answer_chars: int = Field(1_000_000, ge=1, description="Longest answer; it is cut and marked as failed.")
-    max_body_bytes: int = Field(2_000_000, ge=1, description="Largest request body.")
-    ping_seconds: float = Field(15, gt=0, description="Pause between the comments that keep a stream open.")
-    send_timeout: float = Field(60, gt=0, description="Seconds after which a reader that stalls is dropped.")
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("database_url")
-    @classmethod
-    def _known_database(cls, value: str) -> str:
-        if not re.fullmatch(r"sqlite:///[^?]+", value) or value.endswith(("/", ":memory:")):
-            raise ValueError("use sqlite:///relative/path.db or sqlite:////absolute/path.db")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
-            raise ValueError("use http:// or https:// and a host")
-        return value
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _origins(cls, value: str | None) -> str | None:
-        for origin in (value or "*").split(","):
-            if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s]+", origin.strip()):
-                raise ValueError("use origins such as https://chat.example.org, without a path, or *")
-        return value
-
-    @property
-    def database(self) -> Path:
-        return Path(self.database_url.removeprefix("sqlite:///"))
-
-    @property
-    def origins(self) -> list[str]:
-        return [origin.strip() for origin in (self.allowed_origins or "").split(",") if origin.strip()]
-
-
-def model_of(settings: Settings) -> ChatModel:
-    """The model that the settings name: a key or an endpoint makes it a real one."""
-    name, key, base_url = settings.model_name or "gpt-4o-mini", settings.openai_api_key, settings.base_url
-    if key is None and base_url is None and settings.grok_api_key is not None:
-        name, key, base_url = settings.grok_model, settings.grok_api_key, XAI
-    if settings.model_name == "echo" or (key is None and base_url is None):
+def model_of(settings: Settings) -> Router:
+    """The models that the settings name: a key or an endpoint makes the default a real one."""
+    offered, fallbacks = settings.offered, settings.fallbacks
+    if offered[0].provider == ECHO:
         logger.info("Model: echo, the built-in one. Set OPENAI_API_KEY, GROK_API_KEY or BASE_URL for a real one.")
-        return EchoModel(settings.stream_delay)
-    from chat.model import OpenAIModel  # here, because the SDK takes a second and 30 MB that echo does not need
+    else:
+        logger.info("Model: %s at %s", offered[0].id, offered[0].base_url)
+    if any(target.provider != ECHO for target in (*offered, *fallbacks)):
+        import chat.model  # noqa: F401  # the SDK takes a second and 30 MB that echo does not need, and no request
 
-    base_url = base_url or "https://api.openai.com/v1"
-    logger.info("Model: %s at %s", name, base_url)
-    return OpenAIModel(
-        name=name,
-        base_url=base_url,
-        api_key=key.get_secret_value() if key else "none",
-        connect_timeout=settings.connect_timeout,
-        silence_timeout=settings.request_timeout,
-    )
+    def connect(target: Target) -> ChatModel:
+        if target.provider == ECHO:
+            return EchoModel(settings.stream_delay)
+        from chat.model import OpenAIModel
+
+        return OpenAIModel(
+            name=target.provider,
+            base_url=target.base_url,
+            api_key=target.api_key,
+            connect_timeout=settings.connect_timeout,
+            silence_timeout=settings.request_timeout,
+            first_timeout=settings.first_token_timeout,
+        )
+
+    return Router(offered, fallbacks, connect)
 
 
-def create_app(settings: Settings, *, model: ChatModel | None = None) -> Starlette:
-    """The application. Nothing is opened before its lifespan begins."""
+class _Application(Starlette):
+    def build_middleware_stack(self) -> ASGIApp:
+        return WireMiddleware(super().build_middleware_stack())  # around Starlette's own, which wraps every send
+
+
+def create_app(settings: Settings, *, model: ChatModel | None = None, alone: bool = False) -> Starlette:
+    """The application. Nothing is opened before its lifespan begins. ``alone``: it has the process to itself."""
+    tools = tools_of(settings)
+    pulse = Pulse(settings.ping_seconds, settings.send_timeout)
+    metrics = metrics_of(settings, pulse)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         logging.config.dictConfig(log_config(settings.log_level))
-        chosen = model or model_of(settings)
+        router = app.state.router = model_of(settings) if model is None else Router.alone(model)
+        router.connect()
         store = SqliteStore(settings.database, lease=settings.lease_seconds)
-        engine = app.state.engine = Engine(store, chosen, policy_of(settings), timing_of(settings))
         try:
-            async with _opened(store), engine.running():
-                with _drained_on_signals(engine, settings.drain_seconds):
-                    yield
+            async with tracer_of(settings) as tracer, _opened(store):
+                engine = app.state.engine = Engine(
+                    store,
+                    router,
+                    policy_of(settings, prompt=tools.prompt),
+                    timing_of(settings),
+                    tools,
+                    prices=prices_of(settings),
+                    meter=metrics or NO_METER,
+                    tracer=tracer,
+                )
+                async with engine.running():
+                    with _drained_on_signals(engine, pulse, settings.drain_seconds):
+                        if alone:
+                            _spare_the_collector()
+                        yield
         finally:
-            await chosen.close()
+            await router.close()
 
     origins = settings.origins
-    app = Starlette(
+    app = _Application(
         routes=ROUTES,
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
         middleware=[
-            Middleware(WireMiddleware),
             Middleware(
                 CORSMiddleware,  # never with credentials: there are no cookies, and "*" would then reflect any origin
                 allow_origins=origins,
@@ -214,14 +170,35 @@ def create_app(settings: Settings, *, model: ChatModel | None = None) -> Starlet
         name=settings.service_name,
         version=VERSION,
         message_limit=settings.max_message_chars,
-        pulse=Pulse(settings.ping_seconds, settings.send_timeout),
+        pulse=pulse,
+        metrics=metrics,
+        templates=templates_of(settings),
     )
     return app
 
 
-def policy_of(settings: Settings) -> Policy:
+def tools_of(settings: Settings) -> Toolbox:
+    """The tools that the settings name, or the end of the process with one line that says what is wrong."""
+    try:
+        return load_tools(settings.tool_modules)
+    except ValueError as error:
+        sys.exit(f"Wrong setting: TOOLS: {error}")
+
+
+def templates_of(settings: Settings) -> Mapping[str, Template]:
+    if settings.templates_dir is None:
+        return {}
+    from chat.templates import load_templates  # here, because who has none needs no Jinja2
+
+    return load_templates(settings.templates_dir)
+
+
+def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
+    """``prompt``: the system prompt where none is set."""
     return Policy(
-        system_prompt=settings.system_prompt,
+        system_prompt=settings.system_prompt or prompt,
+        steps=settings.max_steps,
+        run_seconds=settings.run_seconds,
         context_tokens=settings.context_tokens,
         retries=settings.model_retries,
         answer_limit=settings.max_answer_chars,
@@ -231,6 +208,49 @@ def policy_of(settings: Settings) -> Policy:
 
 def timing_of(settings: Settings) -> Timing:
     return Timing(lease=settings.lease_seconds, retention=settings.event_retention)
+
+
+def prices_of(settings: Settings) -> Prices:
+    return {
+        model: Price(price.input, price.output, price.input if price.cached is None else price.cached)
+        for model, price in settings.price_table.items()
+    }
+
+
+def metrics_of(settings: Settings, pulse: Pulse) -> Metrics | None:
+    """With several workers a scrape meets any one of them, which says then which it is."""
+    if not settings.metrics:
+        return None
+    return Metrics(lambda: len(pulse), worker=str(os.getpid()) if settings.workers > 1 else None)
+
+
+def tracer_of(settings: Settings) -> AbstractAsyncContextManager[Tracer]:
+    """Tracing where it is asked for and installed. An address that a whole cluster is given stops no service."""
+    endpoint, headers = settings.traces_endpoint, settings.otel_exporter_otlp_headers
+    if endpoint is None:
+        return nullcontext(NO_TRACER)
+    try:
+        from handlers.tracing import exported  # here, because who traces nothing needs no OpenTelemetry
+    except ModuleNotFoundError as error:
+        logger.warning("No traces: %s is missing. Install it: ./scripts/install.sh requirements-otel.txt", error.name)
+        return nullcontext(NO_TRACER)
+    return exported(
+        endpoint,
+        headers.get_secret_value() if headers else "",
+        service=settings.service_name,
+        version=VERSION,
+        targets=[*settings.fallbacks, *settings.offered],
+    )
+
+
+def _spare_the_collector() -> None:
+    """Keep what the start has made out of the garbage collector's sight.
+
+    It stays as long as the process, and to walk through it takes 100 ms, in which no token is sent.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY)
 
 
 @asynccontextmanager
@@ -250,6 +270,9 @@ async def _open(store: SqliteStore) -> None:
     while True:
         try:
             await store.open()
+        except StoreNewerError:
+            logger.critical("The database belongs to a later version of this service. Start that version, or a backup.")
+            return
         except StoreUnavailableError:
             logger.error("The database cannot be opened; trying again.")
             await asyncio.sleep(OPEN_PAUSE)
@@ -261,7 +284,7 @@ async def _open(store: SqliteStore) -> None:
 
 
 @contextmanager
-def _drained_on_signals(engine: Engine, seconds: float) -> Iterator[None]:
+def _drained_on_signals(engine: Engine, pulse: Pulse, seconds: float) -> Iterator[None]:
     """Drain first and let uvicorn stop then: it closes its door at once, and waits for the streams for ever.
 
     While the process drains, its clients still find it: their streams go on, new work gets a clear answer. A second
@@ -275,6 +298,7 @@ def _drained_on_signals(engine: Engine, seconds: float) -> Iterator[None]:
         try:
             await engine.drain(seconds)
         finally:
+            pulse.stop()
             stop(number, None)
 
     def begin(number: int, stop: Callable[[int, FrameType | None], object]) -> None:
@@ -310,7 +334,8 @@ class _RequestIdFilter(logging.Filter):
 
 def log_config(level: str) -> dict[str, Any]:
     """JSON lines on stderr. Libraries that write bodies or tokens at DEBUG are kept from it."""
-    quiet = ("sse_starlette", "aiosqlite", "openai", "httpx2", "httpcore2", "aiohttp", "asyncio", "uvicorn.access")
+    servers = ("sse_starlette", "aiosqlite", "asyncio", "uvicorn.access")
+    clients = ("openai", "httpx2", "httpcore2", "aiohttp", "urllib3")
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -325,23 +350,9 @@ def log_config(level: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request"]}},
         "root": {"level": level, "handlers": ["stderr"]},
-        "loggers": {name: {"level": "WARNING"} for name in quiet} | {"uvicorn": {"handlers": [], "propagate": True}},
+        "loggers": {name: {"level": "WARNING"} for name in (*servers, *clients)}
+        | {"uvicorn": {"handlers": [], "propagate": True}},
     }
-
-
-def load_settings(arguments: list[str] | None = None) -> Settings:
-    """The settings, or the end of the process with one line that says what is wrong."""
-    try:
-        settings = Settings(_cli_parse_args=arguments)
-        settings.database.parent.mkdir(parents=True, exist_ok=True)
-    except ValidationError as error:
-        wrong = (
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        )
-        sys.exit("Wrong setting: " + "; ".join(wrong))
-    except OSError as error:
-        sys.exit(f"Wrong setting: DATABASE_URL: its folder cannot be made: {error.strerror}: {error.filename}")
-    return settings
 
 
 def main() -> None:
@@ -376,7 +387,7 @@ def main() -> None:
 def __getattr__(name: str) -> Starlette:
     """``uvicorn server:app`` finds the application, made when it is asked for: importing this module does nothing."""
     if name == "app":
-        return create_app(load_settings())
+        return create_app(load_settings(), alone=True)
     raise AttributeError(name)
 
 

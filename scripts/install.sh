@@ -36,8 +36,11 @@ find_python() {
     done
 }
 
+# Locks that bring all of requirements.txt, and more.
+more() { cmp -s requirements-otel.txt "$stamp" || cmp -s requirements-dev.txt "$stamp"; }
+
 installed() {
-    cmp -s "$lock" "$stamp" || { [ "$lock" = requirements.txt ] && cmp -s requirements-dev.txt "$stamp"; } || return 1
+    cmp -s "$lock" "$stamp" || { [ "$lock" = requirements.txt ] && more; } || return 1
     version=$(minor_version "$venv/bin/python") || return 1
     [ -z "${PYTHON:-}" ] || [ "$version" = "$(minor_version "$PYTHON")" ]
 }
