@@ -15,8 +15,10 @@ import httpx
 from starlette.applications import Starlette
 
 from chat.ports import ChatModel
-from server import Settings, create_app
-from tests.scripted import PATIENCE, ScriptedModel
+from server import create_app
+from settings import Settings
+from tests.patience import PATIENCE
+from tests.scripted import ScriptedModel
 
 
 class Client(httpx.AsyncClient):
@@ -36,7 +38,19 @@ def settings_in(folder: Path, **settings: Any) -> Settings:
 @asynccontextmanager
 async def served(folder: Path, model: ChatModel | None = None, **settings: Any) -> AsyncIterator[Client]:
     """The application while it runs. Its log goes to stderr, as JSON, as it always does."""
-    app = create_app(settings_in(folder, **settings), model=model or ScriptedModel())
+    async with running(create_app(settings_in(folder, **settings), model=model or ScriptedModel())) as client:
+        yield client
+
+
+@asynccontextmanager
+async def served_as_set(folder: Path, **settings: Any) -> AsyncIterator[Client]:
+    """The same with the models that the settings name."""
+    async with running(create_app(settings_in(folder, **settings))) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(app: Starlette) -> AsyncIterator[Client]:
     with logging_left_alone():
         async with app.router.lifespan_context(app), Client(app) as client:
             yield client

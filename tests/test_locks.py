@@ -2,6 +2,7 @@
 
 uv lock
 uv export --frozen --no-dev --no-emit-project --no-annotate -o requirements.txt
+uv export --frozen --no-dev --extra otel --no-emit-project --no-annotate -o requirements-otel.txt
 uv export --frozen --no-emit-project --no-annotate -o requirements-dev.txt
 """
 
@@ -21,6 +22,7 @@ LOCK = tomllib.loads((ROOT / "uv.lock").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKED = {package["name"]: package for package in LOCK["package"]}
 PARLEY = LOCKED["parley"]
+REQUIRED = PARLEY["metadata"]["requires-dist"]
 
 Pins = dict[str, tuple[str, frozenset[str]]]
 """Version and hashes of every package."""
@@ -70,18 +72,28 @@ def test_the_service_is_installed_from_the_lock() -> None:
     assert pinned(ROOT / "requirements.txt") == locked(PARLEY["dependencies"])
 
 
+def test_the_service_with_traces_is_installed_from_the_lock() -> None:
+    everything = locked(PARLEY["dependencies"], PARLEY["optional-dependencies"]["otel"])
+    assert pinned(ROOT / "requirements-otel.txt") == everything
+
+
 def test_the_tests_are_installed_from_the_lock() -> None:
     everything = locked(PARLEY["dependencies"], PARLEY["dev-dependencies"]["dev"])
     assert pinned(ROOT / "requirements-dev.txt") == everything
 
 
+def _extra(entry: dict[str, Any]) -> bool:
+    return "extra ==" in entry.get("marker", "")
+
+
 @pytest.mark.parametrize(
     ("declared", "recorded"),
     [
-        (PROJECT["project"]["dependencies"], PARLEY["metadata"]["requires-dist"]),
+        (PROJECT["project"]["dependencies"], [entry for entry in REQUIRED if not _extra(entry)]),
+        (PROJECT["project"]["optional-dependencies"]["otel"], [entry for entry in REQUIRED if _extra(entry)]),
         (PROJECT["dependency-groups"]["dev"], PARLEY["metadata"]["requires-dev"]["dev"]),
     ],
-    ids=["service", "tests"],
+    ids=["service", "traces", "tests"],
 )
 def test_the_lock_was_made_from_the_project(declared: list[str], recorded: list[dict[str, Any]]) -> None:
     assert {_parts(Requirement(line)) for line in declared} == {
@@ -101,7 +113,9 @@ def _specifiers(text: str) -> frozenset[str]:
     return frozenset(text.replace(" ", "").split(","))
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "tests/third-party.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-otel.txt", "requirements-dev.txt", "tests/third-party.txt"]
+)
 def test_every_file_to_install_has_a_hash(name: str) -> None:
     pins = pinned(ROOT / name)
     assert pins

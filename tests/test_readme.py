@@ -6,7 +6,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from handlers import ROUTES
-from server import Settings
+from settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,8 +1,9 @@
 import asyncio
 import json
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
@@ -11,8 +12,9 @@ import uvicorn
 
 import server
 from store import sqlite_database
-from tests.scripted import STOP, ScriptedModel, soon
-from tests.serving import Client, served
+from tests.patience import soon
+from tests.scripted import STOP, ScriptedModel
+from tests.serving import Client, logging_left_alone, served, settings_in
 from tests.store.files import locked
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
@@ -66,6 +68,24 @@ async def test_service_waits_for_its_database_and_lives_meanwhile(
             lock.close()
             await until(ready(client, 200))
             assert (await client.post("/query", json={"prompt": "Hi"})).json()["answer"] == "Hi"
+
+
+async def test_service_with_the_database_of_a_later_version_says_so_and_leaves_it_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with served(tmp_path):
+        pass
+    file = tmp_path / "chat.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version=999")
+    content = file.read_bytes()
+    async with served(tmp_path) as client:
+        for path in ("/ready", "/sessions"):
+            response = await client.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert (await client.get("/health")).status_code == 200
+    assert "The database belongs to a later version of this service." in capsys.readouterr().err
+    assert file.read_bytes() == content
 
 
 async def test_service_with_a_damaged_database_says_so_and_leaves_it_alone(
@@ -167,3 +187,16 @@ async def test_service_runs_in_any_thread(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in HANDLED]
     assert await asyncio.to_thread(asyncio.run, serve()) == 200
     assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_collector_is_spared_where_the_process_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    frozen: list[object] = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append("all"))
+    monkeypatch.setattr("gc.set_threshold", frozen.append)
+    app = server.create_app(settings_in(tmp_path), model=ScriptedModel(), alone=alone)
+    with logging_left_alone():
+        async with app.router.lifespan_context(app):
+            assert frozen == (["all", server.COLLECT_EVERY] if alone else [])

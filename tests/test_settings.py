@@ -1,20 +1,29 @@
 import os
 import socket
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 
 import server
-from chat.echo import EchoModel
 from chat.engine import Timing
+from chat.events import TextDelta
 from chat.generation import CrashRecovery, Policy
 from chat.model import OpenAIModel
-from server import XAI, Settings, load_settings, model_of, policy_of, timing_of
+from chat.ports import ModelRequest
+from chat.providers import ECHO
+from chat.routing import Choice
+from chat.usage import Price
+from server import model_of, policy_of, prices_of, timing_of, tools_of
+from settings import Settings, load_settings
+from tests.asking import HELLO, ask
 from tests.serving import settings_in
+from tests.upstream import Upstream, completion
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +42,7 @@ def test_without_any_setting_it_is_a_service_to_try_out() -> None:
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
     assert settings.database == Path("data/parley.db")
     assert settings.database.parent.is_dir()
-    assert isinstance(model_of(settings), EchoModel)
+    assert settings.default_model.provider == ECHO
     assert settings.origins == []
 
 
@@ -64,6 +73,18 @@ def test_log_level_is_taken_in_any_case(level: str) -> None:
 # --- what is wrong
 
 
+def test_tools_that_are_not_there_end_the_start_with_one_line() -> None:
+    with pytest.raises(SystemExit) as caught:
+        tools_of(load_settings(["--tools", "examples.town_hall, nowhere.tools"]))
+    assert str(caught.value) == "Wrong setting: TOOLS: nowhere.tools cannot be imported: No module named 'nowhere'"
+
+
+def test_tools_bring_a_prompt_for_where_none_is_set() -> None:
+    tools = tools_of(load_settings(["--tools", "examples.town_hall"]))
+    assert policy_of(load_settings([]), prompt=tools.prompt).system_prompt == tools.prompt
+    assert policy_of(load_settings(["--system-prompt", "Mine."]), prompt=tools.prompt).system_prompt == "Mine."
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -87,6 +108,15 @@ def test_log_level_is_taken_in_any_case(level: str) -> None:
         ("EVENT_RETENTION", "inf"),
         ("SEND_TIMEOUT", "inf"),
         ("REQUEST_TIMEOUT", "nan"),
+        ("METRICS", "perhaps"),
+        ("PRICES", "cheap"),
+        ("PRICES", "[]"),
+        ("PRICES", '{"gpt": 1}'),
+        ("PRICES", '{"gpt": {"input": 1}}'),
+        ("PRICES", '{"gpt": {"input": -1, "output": 1}}'),
+        ("PRICES", '{"gpt": {"input": 1, "output": 1e9}}'),
+        ("PRICES", '{"gpt": {"input": NaN, "output": 1}}'),
+        ("PRICES", '{"gpt": {"input": 1, "output": 1, "ouput": 2}}'),
     ],
 )
 def test_wrong_setting_ends_the_start_with_one_line(name: str, value: str) -> None:
@@ -98,6 +128,16 @@ def test_wrong_setting_ends_the_start_with_one_line(name: str, value: str) -> No
     assert message.startswith(f"Wrong setting: {name}: ")
     assert "\n" not in message
     assert "sk-my-secret" not in message
+
+
+def test_wrong_price_is_named_with_an_example_of_a_good_one() -> None:
+    os.environ["PRICES"] = '{"gpt": {"input": 1}}'
+    with pytest.raises(SystemExit) as caught:
+        load_settings([])
+    example = '{"gpt-4o-mini": {"input": 0.15, "cached": 0.075, "output": 0.6}}'
+    assert caught.value.code == (
+        f"Wrong setting: PRICES: gpt.output: Field required; use dollars for a million tokens, such as {example}"
+    )
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
@@ -114,11 +154,62 @@ def test_folder_that_cannot_be_made_ends_the_start_with_one_line() -> None:
         load_settings([])
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "it cannot be read: No such file or directory: prompts"),
+        ({"a.txt": "{{ x"}, "a.txt, line 1: unexpected end of template, expected 'end of print statement'"),
+        ({"b.txt": "{{ x }}", "a b.md": ""}, "a b.md: a template's name has 1 to 64 of A-Z, a-z, 0-9, _ and -"),
+    ],
+)
+def test_broken_template_ends_the_start_with_one_line(files: dict[str, str], message: str) -> None:
+    for name, source in files.items():
+        Path("prompts").mkdir(exist_ok=True)
+        Path("prompts", name).write_text(source)
+    os.environ["TEMPLATES_DIR"] = "prompts"
+    with pytest.raises(SystemExit) as caught:
+        load_settings([])
+    assert caught.value.code == f"Wrong setting: TEMPLATES_DIR: {message}"
+
+
 def test_unknown_option_ends_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         load_settings(["--prot", "1"])
     assert caught.value.code == 2
     assert "--prot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, "http://localhost:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://otlp.example/in/"}, "https://otlp.example/in/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://otlp.example/in"}, "https://otlp.example/in"),
+        (
+            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://b"},
+            "http://a",
+        ),
+    ],
+)
+def test_traces_go_where_opentelemetry_says(given: dict[str, str], endpoint: str | None) -> None:
+    os.environ.update(given)
+    assert load_settings([]).traces_endpoint == endpoint
+
+
+@pytest.mark.parametrize("headers", ["a=1", "authorization=Basic%20Zm9v", "a=1, b=2", "a=", "k=a=b"])
+def test_headers_are_pairs(headers: str) -> None:
+    os.environ["OTEL_EXPORTER_OTLP_HEADERS"] = headers
+    assert load_settings([]).otel_exporter_otlp_headers is not None
+
+
+@pytest.mark.parametrize("headers", ["sk-canary", "a=1;sk-canary", "a=1,sk-canary", 'a="sk-canary"', "=sk-canary"])
+def test_headers_that_are_none_are_not_shown(headers: str) -> None:
+    os.environ["OTEL_EXPORTER_OTLP_HEADERS"] = headers
+    with pytest.raises(SystemExit) as ended:
+        load_settings([])
+    assert str(ended.value).startswith("Wrong setting: OTEL_EXPORTER_OTLP_HEADERS: use name=value")
+    assert "canary" not in str(ended.value)
 
 
 def test_keys_are_not_shown() -> None:
@@ -129,6 +220,16 @@ def test_keys_are_not_shown() -> None:
 # --- what they lead to
 
 
+def test_prices_are_exact_and_cached_input_costs_as_all_input_if_nothing_is_said() -> None:
+    given = '{"a": {"input": 0.15, "cached": 0.075, "output": 0.6}, "b": {"input": 3, "output": 15}}'
+    prices = prices_of(load_settings(["--prices", given]))
+    assert prices == {
+        "a": Price(Decimal("0.15"), Decimal("0.6"), cached=Decimal("0.075")),
+        "b": Price(Decimal(3), Decimal(15), cached=Decimal(3)),
+    }
+    assert prices_of(load_settings([])) == {}
+
+
 @pytest.mark.parametrize(
     ("given", "name", "base_url", "key"),
     [
@@ -136,27 +237,79 @@ def test_keys_are_not_shown() -> None:
         ({"openai_api_key": "k", "model_name": "gpt-x"}, "gpt-x", "https://api.openai.com/v1", "k"),
         ({"base_url": "http://localhost:1/v1"}, "gpt-4o-mini", "http://localhost:1/v1", "none"),
         ({"base_url": "http://localhost:1/v1", "grok_api_key": "g"}, "gpt-4o-mini", "http://localhost:1/v1", "none"),
-        ({"grok_api_key": "g"}, "grok-3-mini-latest", XAI, "g"),
-        ({"grok_api_key": "g", "grok_model": "grok-x"}, "grok-x", XAI, "g"),
+        ({"grok_api_key": "g"}, "grok-3-mini-latest", "https://api.x.ai/v1", "g"),
+        ({"grok_api_key": "g", "grok_model": "grok-x"}, "grok-x", "https://api.x.ai/v1", "g"),
         ({"grok_api_key": "g", "openai_api_key": "k"}, "gpt-4o-mini", "https://api.openai.com/v1", "k"),
     ],
 )
-async def test_key_or_endpoint_makes_the_model_a_real_one(
+def test_key_or_endpoint_makes_the_model_a_real_one(
     tmp_path: Path, given: dict[str, Any], name: str, base_url: str, key: str
 ) -> None:
-    model = model_of(settings_in(tmp_path, **given))
-    assert isinstance(model, OpenAIModel)
-    assert model.name == name
-    assert str(model._client.base_url).rstrip("/") == base_url
-    assert model._client.api_key == key
-    await model.close()
+    settings = settings_in(tmp_path, **given)
+    [model] = settings.offered
+    assert (model.id, model.base_url, model.api_key) == (name, base_url, key)
+    assert model_of(settings).name == name
 
 
 @pytest.mark.parametrize(
     "given", [{}, {"model_name": "gpt-x"}, {"model_name": "echo", "openai_api_key": "k", "grok_api_key": "g"}]
 )
-def test_without_key_and_endpoint_or_by_its_name_the_model_is_echo(tmp_path: Path, given: dict[str, Any]) -> None:
-    assert isinstance(model_of(settings_in(tmp_path, **given)), EchoModel)
+async def test_without_key_and_endpoint_or_by_its_name_the_model_is_echo(tmp_path: Path, given: dict[str, Any]) -> None:
+    router = model_of(settings_in(tmp_path, stream_delay=0, **given))
+    assert router.choices() == [Choice("echo", "echo", default=True, available=True)]
+    parts, _ = await ask(router)
+    assert parts[:1] == [TextDelta("secret ")]
+
+
+def test_models_are_offered_and_fall_back_as_set(tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path, base_url="http://here/v1", model_name="groq/x", groq_api_key="g",
+        allowed_models="echo, groq/y,groq/x,,echo", fallback_models="groq/x,ollama/m",
+    )  # fmt: skip
+    assert [target.id for target in settings.offered] == ["groq/x", "echo", "groq/y"]
+    assert settings.default_model.provider == "custom"
+    assert [(target.id, target.provider) for target in settings.fallbacks] == [
+        ("groq/x", "custom"),
+        ("ollama/m", "ollama"),
+    ]
+
+
+async def test_provider_is_asked_as_set(tmp_path: Path) -> None:
+    async with Upstream(completion("Hi")) as upstream:
+        router = model_of(
+            settings_in(
+                tmp_path,
+                model_name="vllm/a/b",
+                vllm_base_url=upstream.base_url,
+                vllm_api_key="v",
+                connect_timeout=3,
+                request_timeout=4,
+                first_token_timeout=50,
+            )
+        )
+        assert (await ask(router, ModelRequest(HELLO.messages, model="vllm/a/b")))[1] is None
+        client = router._clients["vllm"]
+        await router.close()
+        [request] = upstream.requests
+    assert (request.body["model"], request.headers["authorization"]) == ("a/b", "Bearer v")
+    assert isinstance(client, OpenAIModel)
+    assert (client.name, client._first_timeout, client._silence_timeout) == ("vllm", 50, 4)
+    assert client._client.timeout == httpx2.Timeout(None, connect=3, pool=3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MODEL_NAME": "groq/x"}, "groq/x needs GROQ_API_KEY"),
+        ({"ALLOWED_MODELS": "gpt-4o"}, "gpt-4o needs OPENAI_API_KEY"),
+        ({"FALLBACK_MODELS": "echo,xai/grok-4"}, "xai/grok-4 needs XAI_API_KEY or GROK_API_KEY"),
+        ({"FALLBACK_MODELS": "custom/m"}, "custom/m needs BASE_URL"),
+    ],
+)
+def test_model_without_its_key_ends_the_start_with_one_line(variables: dict[str, str], message: str) -> None:
+    os.environ.update(variables)
+    with pytest.raises(SystemExit, match=f"^Wrong setting: {message}$"):
+        load_settings([])
 
 
 def test_policy_and_timing_are_as_set(tmp_path: Path) -> None:

@@ -15,21 +15,14 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-T = TypeVar("T")
-
-PATIENCE = 10.0
-"""Seconds after which what should happen at once is taken as not happening."""
-
-
-async def soon(awaitable: Awaitable[T]) -> T:
-    """Wait for what has to happen now; TimeoutError if it does not."""
-    return await asyncio.wait_for(awaitable, PATIENCE)
+from tests.listener import Listener
+from tests.patience import PATIENCE
 
 
 class End(Enum):
@@ -69,42 +62,24 @@ class Request:
     closed: asyncio.Event = field(compare=False)
 
 
-class Upstream:
-    """Listens on a free port of 127.0.0.1 while its ``async with`` block lasts."""
+class Upstream(Listener):
+    """Gives out its replies and keeps the requests."""
 
     def __init__(self, *replies: Reply) -> None:
+        super().__init__()
         self.requests: list[Request] = []
-        self.base_url = ""
         self._replies = replies
         self._arrived = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
 
     async def request(self, number: int) -> Request:
         """The request of this number, from 0; waits for it if it has not come yet."""
         async with asyncio.timeout(PATIENCE), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) > number)
         return self.requests[number]
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._start(self._converse(reader, writer))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         closed = asyncio.Event()

@@ -1,14 +1,12 @@
 """A real browser, and an eye on what the pages do in it."""
 
-import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NoReturn
 
-import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
+from tests.live.conftest import unavailable
 from tests.live.service import PATIENCE
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,13 +31,6 @@ async def chromium() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield browser
         await browser.close()
-
-
-def unavailable(what: str) -> NoReturn:
-    """CI has everything, so there a missing browser is a failure; elsewhere it is a skip that says so."""
-    if os.environ.get("PARLEY_REQUIRE_SERVICES") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 class Watched:

@@ -1,12 +1,21 @@
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.live.service import Service
 
 Serve = Callable[..., Awaitable[Service]]
+
+
+def unavailable(what: str) -> NoReturn:
+    """CI has every program, so there a missing one is a failure; elsewhere it is a skip that says what to do."""
+    if os.environ.get("PARLEY_REQUIRE_SERVICES") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture

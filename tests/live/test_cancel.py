@@ -10,7 +10,8 @@ from tests.live.checks import check_run, member
 from tests.live.dialogue import ask, dialogue, run_of
 from tests.live.service import PATIENCE
 from tests.live.wire import reset_on_close
-from tests.upstream import chunk, completion, done, finish, reply, soon
+from tests.patience import soon
+from tests.upstream import chunk, completion, done, finish, reply
 
 MESSAGE = {"message": "Go on until I say stop."}
 

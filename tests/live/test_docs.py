@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,14 +42,16 @@ async def caller(service: Service) -> Caller:
 # --- what the service answers is what the description says --------------------------------------------------------
 
 
-async def test_answers_of_every_operation_are_as_described(service: Service) -> None:
-    call = await caller(service)
-    for path in ("/", "/health", "/chat/health", "/ready", "/openapi.json"):
+async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "greeter.txt").write_text("Greet {{ name }}.")
+    call = await caller(await serve(TEMPLATES_DIR=str(tmp_path), TOOLS="tests.live.careful_tool"))
+    greeting = {"template": "greeter", "variables": {"name": "Ann"}}
+    for path in ("/", "/health", "/chat/health", "/ready", "/metrics", "/models", "/openapi.json"):
         await call("GET", path)
     assert (await call("GET", "/", headers={"Accept": "text/html"})).status_code == 303
 
     await call("POST", "/sessions", json={"session_id": "one", "user_id": "ann", "metadata": {"a": [1, None]}})
-    await call("POST", "/sessions/create")
+    await call("POST", "/sessions/create", json=greeting)
     first = (await call("GET", "/sessions", params={"limit": 1})).json()
     assert (await call("GET", "/sessions", params={"after": first["next"]})).json()["next"] is None
     await call("PATCH", "/sessions/one", json={"title": "First"})
@@ -63,7 +66,10 @@ async def test_answers_of_every_operation_are_as_described(service: Service) -> 
     again = {"json": {"message": "Hi"}, "headers": {"Idempotency-Key": "key"}}
     await call("POST", "/chat", **again)
     assert (await call("POST", "/chat", **again)).headers["idempotency-replayed"] == "true"
+    await call("POST", "/chat", json={"message": "Hi", **greeting})
     await call("GET", "/chat", params={"message": "Hi", "format": "events"})
+    assert (await call("GET", "/templates")).json()["templates"]
+    assert (await call("GET", "/search", params={"q": "there"})).json()["results"]
     await call("POST", "/api/chat", json={"messages": [{"role": "user", "content": "Hi"}], "sessionId": "two"})
     await call("POST", "/query", json={"prompt": "Why?"})
     await call("POST", "/query/stream", json={"prompt": "Why?"})
@@ -74,9 +80,20 @@ async def test_answers_of_every_operation_are_as_described(service: Service) -> 
     await call("POST", f"/runs/{run_id}/cancel")
     await call("POST", f"/runs/{run_id}/retry", json={"stream": False})
 
+    ordered = {"message": '/order {"article": "tea"}', "session_id": "one"}
+    waiting = (await call("POST", "/chat", json=ordered, headers={"Prefer": "respond-async"})).json()["run_id"]
+    approval = f"/runs/{waiting}/approvals/call_order"
+    async with asyncio.timeout(20):
+        while (await call("POST", approval, json={"approved": True})).status_code == 404:  # noqa: ASYNC110  # it is far
+            await asyncio.sleep(0.02)
+    await call.refused("already_decided", "POST", approval, json={"approved": False})
+    assert "tool.finished" in (await call("GET", f"/runs/{waiting}/events", params={"format": "events"})).text
+    assert (await call("GET", "/records", params={"kind": "order"})).json()["records"]
+
     await call("GET", "/sessions/one")
-    await call("GET", "/sessions/one/messages")
+    assert (await call("GET", "/sessions/one/messages")).json()["messages"][-1]["tool_calls"]
     assert (await call("GET", "/sessions/one/events")).status_code == 204
+    await call("GET", "/usage", params={"by": "user"})
     await call("DELETE", "/sessions/one")
 
     document = call.description.document["paths"]
@@ -108,10 +125,26 @@ async def test_refusals_are_as_described(serve: Serve) -> None:
         await call.refused("body_too_large", "POST", path, json={"message": "x" * 1000})
     for path in ("/chat", "/api/chat", "/query", "/query/stream"):
         assert (await call.refused("invalid_request", "POST", path, json={})).json()["errors"]
+    for path, body in (
+        ("/chat", {"message": "Hi"}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/query", {"prompt": "Hi"}),
+        ("/query/stream", {"prompt": "Hi"}),
+        (f"/runs/{run_id}/retry", {}),
+    ):
+        await call.refused("model_not_allowed", "POST", path, json={**body, "model": "gpt-4o"})
+    await call.refused("model_not_allowed", "GET", "/chat", params={"message": "Hi", "model": "gpt-4o"})
     await call.refused("invalid_request", "GET", "/chat")
+    unknown = {"template": "unknown"}
+    for method, path in (("POST", "/chat"), ("POST", "/api/chat"), ("POST", "/sessions"), ("PATCH", "/sessions/one")):
+        asked = {"message": "Hi", "messages": [{"role": "user", "content": "Hi"}], **unknown}
+        await call.refused("template_unknown", method, path, json=asked)
+    await call.refused("template_unknown", "GET", "/chat", params={"message": "Hi", **unknown})
+    await call.refused("invalid_request", "GET", "/search", params={"q": "?"})
     await call.refused("session_exists", "POST", "/sessions", json={"session_id": "one"})
     await call.refused("invalid_request", "PATCH", "/sessions/one", json={"title": "x" * 201})
     await call.refused("invalid_request", "GET", "/sessions", params={"after": "x"})
+    await call.refused("invalid_request", "GET", "/records", params={"after": "x"})
     await call.refused("invalid_request", "GET", "/sessions/one/messages", params={"before": "x"})
 
     for cursor, code in (("x", "invalid_cursor"), (f"{run_id}.1", "cursor_mismatch"), ("run_x.1", "not_found")):

@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import os
 import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import quote
 
 import pytest
 
 from tests.live.checks import check_run
-from tests.live.conftest import Serve
+from tests.live.conftest import Serve, unavailable
 from tests.live.service import PATIENCE, ROOT, Service
 from tests.live.wire import Proxy
 
@@ -31,12 +29,6 @@ class Told:
     data: str | None = None
     id: str | None = None
     code: int | None = None
-
-
-def unavailable(what: str) -> NoReturn:
-    if os.environ.get("PARLEY_REQUIRE_SERVICES") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture

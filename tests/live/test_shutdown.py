@@ -16,7 +16,8 @@ from tests.live.dialogue import run_of
 from tests.live.service import PATIENCE, ROOT, Frame, Service, text_of
 from tests.live.wire import stalled
 from tests.live.witness import Witness
-from tests.upstream import Upstream, chunk, completion, done, finish, reply, soon
+from tests.patience import soon
+from tests.upstream import Upstream, chunk, completion, done, finish, reply
 
 MESSAGE = "A dozen words or so that are said while the process is about to end."
 

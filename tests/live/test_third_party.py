@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.live.conftest import Serve
+from tests.live.conftest import Serve, unavailable
 from tests.live.service import ROOT, Frame, free_port, read_all, text_of
 
 AIMOCK = ROOT / "node_modules/@copilotkit/aimock/dist/cli.js"
@@ -41,13 +41,6 @@ class ThirdParty:
     @property
     def settings(self) -> dict[str, str]:
         return {"BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": KEY, "MODEL_NAME": "mocked"}
-
-
-def unavailable(what: str) -> NoReturn:
-    """CI has everything, so there it is a failure; elsewhere it is a skip that says what to do."""
-    if os.environ.get("PARLEY_REQUIRE_SERVICES") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ async def test_chunks_of_an_odd_shape_are_passed_over(tmp_path: Path) -> None:
     async with dialogue(tmp_path, reply(*odd, chunk("Hello "), *odd, chunk("world"), finish(), done())) as (service, _):
         run_id, frames = await ask(service)
         run = await settled(service, run_id)
-        assert (run["status"], run["finish_reason"], run["usage"]) == ("completed", "stop", None)
+        assert (run["status"], run["finish_reason"], run["usage"]["source"]) == ("completed", "stop", "estimated")
         assert text_of(frames) == "Hello world"
 
 

@@ -15,7 +15,8 @@ from tests.live.conftest import Serve
 from tests.live.dialogue import run_of
 from tests.live.service import PATIENCE, Frame, Service, frames, read_all, text_of
 from tests.live.workers import connected, frozen, workers
-from tests.upstream import Upstream, chunk, done, finish, reply, soon
+from tests.patience import soon
+from tests.upstream import Upstream, chunk, done, finish, reply
 
 MESSAGE = "A dozen words or more that come from one process or from the other."
 

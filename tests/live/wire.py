@@ -3,10 +3,10 @@
 import asyncio
 import socket
 import struct
-from typing import Self
 
 import httpx
 
+from tests.listener import Listener
 from tests.live.service import PATIENCE, Service
 
 _AT_ONCE = struct.pack("ii", 1, 0)  # linger for no time at all: the kernel answers with RST, not FIN
@@ -51,36 +51,19 @@ async def drained(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
-class Proxy:
+class Proxy(Listener):
     """A TCP proxy that cuts its first connections, each after so many SSE records of its own, and leaves the rest."""
 
     def __init__(self, service: Service, *cuts: int, reset: bool = False) -> None:
-        self.url = ""
+        super().__init__()
         self.connections = 0
         self._port = service.port
         self._cuts = cuts
         self._reset = reset
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         cut = self._cuts[self.connections] if self.connections < len(self._cuts) else None
         self.connections += 1
-        task = asyncio.create_task(self._serve(reader, writer, cut))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: int | None) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
         asking = asyncio.create_task(_pass_on(reader, back))
         try:

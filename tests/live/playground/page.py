@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from typing import Self
 
 from playwright.async_api import Locator, Page, ViewportSize, expect
 
+from tests.listener import Listener
 from tests.live.conftest import Serve
 from tests.live.service import Service
 from tests.upstream import Reply, Upstream, chunk, done, finish, reply
@@ -17,31 +17,19 @@ EVENTS = re.compile(r"/runs/\w+/events")
 WORDS = " ".join(f"word{number}" for number in range(60))
 
 
-class Wire:
+class Wire(Listener):
     """The network between a browser and a service: a TCP proxy that can be cut and mended.
 
     ``deaf``: what the service says does not arrive, what it is told does. ``accepted`` is set when that was a 202.
     """
 
     def __init__(self, service: Service) -> None:
-        self.url = ""
+        super().__init__()
         self.deaf = False
         self.accepted = asyncio.Event()
         self._port = service.port
         self._whole = True
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
         self._whole = False
@@ -51,12 +39,7 @@ class Wire:
     def mend(self) -> None:
         self._whole, self.deaf = True, False
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._carry(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._whole:
             return writer.transport.abort()
         self._writers.add(writer)
@@ -85,9 +68,10 @@ class Wire:
             writer.close()
 
 
-async def modelled(serve: Serve, upstream: Upstream) -> Service:
+async def modelled(serve: Serve, upstream: Upstream, **settings: str) -> Service:
     """A service whose model is the scripted upstream."""
-    return await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted", OPENAI_API_KEY="a-key-for-tests")
+    model = {"BASE_URL": upstream.base_url, "MODEL_NAME": "scripted", "OPENAI_API_KEY": "a-key-for-tests"}
+    return await serve(**model | settings)
 
 
 def held(gate: asyncio.Event, before: str, after: str) -> Reply:

@@ -9,7 +9,7 @@ from tests.live.conftest import Serve
 from tests.live.playground.conftest import Browse
 from tests.live.playground.page import WORDS, answer, held, modelled, said, send, stored, verified
 from tests.live.service import Service
-from tests.upstream import Upstream, chunk, completion, done, finish, reply
+from tests.upstream import Upstream, chunk, completion, done, finish, refusal, reply
 
 
 async def test_an_answer_appears_while_it_is_written(serve: Serve, browse: Browse) -> None:
@@ -160,3 +160,13 @@ async def test_a_hidden_tab_gives_its_connection_back(serve: Serve, browse: Brow
         await page.evaluate(turn)
         await verified(page)
         await expect(said(page)).to_have_text("Seen, and seen later.")
+
+
+async def test_an_answer_says_which_model_stood_in(serve: Serve, browse: Browse) -> None:
+    async with Upstream(refusal(503)) as upstream:
+        service = await modelled(serve, upstream, FALLBACK_MODELS="echo")
+        page = await browse(service.url)
+        await send(page, "Hello")
+        await verified(page)
+        await expect(said(page)).to_have_text("Hello")
+        await expect(answer(page).locator(".meta")).to_contain_text("echo")

@@ -22,7 +22,8 @@ from tests.live.playground.page import (
     verified,
 )
 from tests.live.service import Service
-from tests.upstream import Upstream, chunk, completion, refusal, reply, soon
+from tests.patience import soon
+from tests.upstream import Upstream, chunk, completion, refusal, reply
 
 
 async def test_a_cut_network_loses_nothing(serve: Serve, browse: Browse, watched: Watched) -> None:
