@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from chat.runs import Run
 from chat.sessions import NewSession, Turn
+from chat.terms import NO_TERMS, Terms
 
 
 class OnBusy(StrEnum):
@@ -49,7 +50,8 @@ Place: TypeAlias = Leaf | Under | Matching
 class NewRun:
     """A message and the run that answers it; stored together or not at all.
 
-    ``turns`` end with the user's message; those before it are history that the client brings along.
+    ``turns`` end with what is to be answered: the user's message, or an answer to whose calls the client brings the
+    results. Those before it are history that the client brings along.
     ``session`` is created if its id is unknown. ``user_id`` is what the client claimed, if it did.
     ``attach_same``: the message of the session's active run, said again, attaches to that run.
     """
@@ -60,7 +62,7 @@ class NewRun:
     turns: Sequence[Turn]
     model: str
     place: Place = field(default_factory=Leaf)
-    instructions: str | None = None
+    terms: Terms = NO_TERMS
     on_busy: OnBusy = OnBusy.REJECT
     claim: Claim | None = None
     attach_same: bool = False

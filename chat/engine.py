@@ -20,6 +20,7 @@ from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Store
 from chat.runner import Runner
 from chat.runs import Run, RunStatus
+from chat.sessions import Turn
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import NO_TRACER, Tracer
 from chat.upkeep import Upkeep
@@ -61,6 +62,7 @@ class Engine:
     ) -> None:
         self.store = store
         self.model = model
+        self.tools = tools
         self.draining = False
         self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)
@@ -160,10 +162,10 @@ class Engine:
             raise ChatError("not_found", "There is no such run.")
         return run
 
-    async def answer(self, run: Run) -> str:
+    async def answer(self, run: Run) -> Turn:
         """The stored answer of a run that has ended."""
         turns = await self.store.history(run.answer_id, 0)
-        return turns[-1].content if turns else ""
+        return turns[-1] if turns else Turn("assistant", "")
 
     async def resumable(self, run_id: str, after: int) -> Run:
         """The run, if its log reaches to ``after``: a follower can go on from there without a gap.

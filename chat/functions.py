@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 from pydantic_core import to_json
 
-from chat.ports import ToolSpec
+from chat.terms import ToolSpec
 from chat.tools import TIMEOUT, Tool, Toolbox, ToolContext, ToolError
 
 PROBLEMS = 10

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -174,7 +174,8 @@ class Generation:
         """
         try:
             async with asyncio.timeout(self._policy.run_seconds) as limit:
-                return await self._answer(live, await self._request(live), limit)
+                request, theirs = await self._request(live)
+                return await self._answer(live, request, theirs, limit)
         except ModelError as error:
             return RunFailed(error.code, error.message, error.retryable)
         except TimeoutError:
@@ -182,7 +183,10 @@ class Generation:
                 raise
             return RunFailed("run_timeout", "The answer took too long and was stopped.", retryable=True)
 
-    async def _answer(self, live: LiveRun, request: ModelRequest, limit: asyncio.Timeout) -> Terminal:
+    async def _answer(
+        self, live: LiveRun, request: ModelRequest, theirs: Collection[str], limit: asyncio.Timeout
+    ) -> Terminal:
+        """``theirs`` are the tools that the client runs: the run ends where one is called."""
         if live.events:
             live.spending.recover([turn.content for turn in request.messages], live.events)
         if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
@@ -200,7 +204,10 @@ class Generation:
                     return completed(live.answer, heard.finished.reason, live.spending.total(*live.said))
                 text = live.answer[sum(len(step.text) for step in request.steps) :]
                 await self._call(live, calls)
-                step = Step(text, await self._use(live, calls, limit, span))
+                ours = [call for call in calls if call.name not in theirs]
+                step = Step(text, await self._use(live, ours, limit, span))
+                if len(ours) < len(calls):
+                    return completed(live.answer, "tool_calls", live.spending.total(*live.said))
             taken = {*request.taken, *heard.written}
             request = replace(request, steps=[*request.steps, step], prefix="", taken=taken)
         raise TooManyStepsError
@@ -241,18 +248,22 @@ class Generation:
             history = await self._store.history(live.run.message_id, self._policy.context_tokens * BYTES_PER_TOKEN)
             live.spending.recover([turn.content for turn in history], live.events)
 
-    async def _request(self, live: LiveRun) -> ModelRequest:
+    async def _request(self, live: LiveRun) -> tuple[ModelRequest, Collection[str]]:
+        """What the model is asked, and which of the tools are the client's."""
         await self._journal.landed(live)  # what resuming has added to the log
         run, policy = live.run, self._policy
-        prompts = (policy.system_prompt, await self._store.instructions(run.id))
+        terms = await self._store.terms(run.id)
+        prompts = (policy.system_prompt, terms.instructions)
         system = [Turn("system", prompt) for prompt in prompts if prompt]
         budget = policy.context_tokens * BYTES_PER_TOKEN - sum(len(turn.content.encode()) for turn in system)
         history = list(await self._store.history(run.message_id, max(budget, 0)))
-        while history and history[0].role == "assistant":  # cut in the middle: an answer without its question
+        while len(history) > 1 and history[0].role == "assistant":  # cut in the middle: an answer without its question
             history.pop(0)
         steps, prefix = steps_of(live.events)
         taken = {event.call_id for event in live.events if isinstance(event, ToolStarted)}
-        return ModelRequest([*system, *history], prefix, steps, self._tools.specs, run.model, taken)
+        tools = [*self._tools.specs, *terms.tools]
+        request = ModelRequest([*system, *history], prefix, steps, tools, run.model, taken, terms.options)
+        return request, {spec.name for spec in terms.tools}
 
     async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
         heard = _Heard()

@@ -21,10 +21,11 @@ import httpx2
 from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
 
 from chat.errors import ModelError
-from chat.ports import ModelRequest, Part, ToolSpec
+from chat.ports import ModelRequest, Part
 from chat.providers import KEYLESS
 from chat.silence import OverdueError, SilenceLimit
 from chat.steps import Step
+from chat.terms import ToolSpec
 from chat.upstream import CompletionDecoder, error_label
 
 CONTINUE = (
@@ -143,6 +144,7 @@ class OpenAIModel:
     async def _open(self, request: ModelRequest, silence: SilenceLimit, stack: AsyncExitStack) -> _Read:
         """Send the request and wait for the head of the response, which ``stack`` closes."""
         body: dict[str, object] = {
+            **request.options,
             "model": request.model or self.name,
             "messages": _messages(request),
             "stream": True,

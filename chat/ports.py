@@ -11,18 +11,10 @@ from chat.runs import Run
 from chat.search import Hit, Search
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from chat.steps import Step
+from chat.terms import Terms, ToolSpec
 from chat.usage import UsageQuery, UsageSum
 
 # --- the model ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
-    """A tool as the model gets to know it. ``parameters`` is a JSON schema of an object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +23,7 @@ class ModelRequest:
     part of the one that is to be continued.
 
     ``model`` is the one that is asked for; empty where whoever is asked has only one. ``taken`` are the ids of all
-    calls that the run's log tells of, those that were cut off included.
+    calls that the run's log tells of, those that were cut off included. ``options`` are the client's, for the upstream.
     """
 
     messages: Sequence[Turn]
@@ -40,6 +32,7 @@ class ModelRequest:
     tools: Sequence[ToolSpec] = ()
     model: str = ""
     taken: Collection[str] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +183,8 @@ class Store(Protocol):
         """
         ...
 
-    async def instructions(self, run_id: str) -> str | None:
-        """The system message that the client gave with the run."""
+    async def terms(self, run_id: str) -> Terms:
+        """What the client said about the run; nothing, if there is no such run."""
         ...
 
     async def request_cancel(self, run_id: str, reason: str) -> None:

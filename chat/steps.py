@@ -71,6 +71,17 @@ def steps_of(log: Iterable[Event]) -> tuple[list[Step], str]:
     return steps, "".join(texts)
 
 
+def answered(steps: Iterable[Step], known: Iterable[Step]) -> list[Step]:
+    """The steps, and for their calls without an answer what ``known`` says of the same ids."""
+    answers = {call.id: call for step in known for call in step.calls}
+
+    def answer(call: Call) -> Call:
+        told = answers.get(call.id, call)
+        return call if call.answered else replace(call, result=told.result, error=told.error)
+
+    return [replace(step, calls=tuple([answer(call) for call in step.calls])) for step in steps]
+
+
 class Stage(Enum):
     """How far a call has come that has no answer."""
 

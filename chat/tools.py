@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chat.ids import new_id
-from chat.ports import Store, ToolSpec
+from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
 from chat.steps import Call
+from chat.terms import ToolSpec
 from chat.tracing import NO_SPAN, StepSpan, ToolSpan
 
 TIMEOUT = 30.0

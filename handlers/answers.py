@@ -13,19 +13,20 @@ from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.errors import ChatError
 from chat.events import RunFailed
 from chat.runs import Cursor, Run
+from chat.sessions import Turn
 from handlers.bodies import IdempotencyKey, Reply, checked
 from handlers.context import engine_of
 from handlers.formats import FORMATS, Encoder
 from handlers.streams import cursor_of, follow, run_headers
 from handlers.views import AnswerView, run_view
 
-Shape = Callable[[Run, str], Mapping[str, object]]
-"""How a whole answer looks as JSON, given its run and its text."""
+Shape = Callable[[Run, Turn], Mapping[str, object]]
+"""How a whole answer looks as JSON, given its run and what was said."""
 
 
-def whole(run: Run, text: str) -> AnswerView:
+def whole(run: Run, said: Turn) -> AnswerView:
     """The run, and what it answered."""
-    return {**run_view(run), "answer": text}
+    return {**run_view(run), "answer": said.content}
 
 
 def claim_of(request: Request, key: str | None, *meaning: object) -> Claim | None:
@@ -101,9 +102,9 @@ async def _cancelled_by_leaving(request: Request, run_id: str) -> AsyncIterator[
 async def _waited(request: Request, run: Run, headers: dict[str, str], shape: Shape) -> Response:
     engine = engine_of(request)
     ended = await engine.result(run.id)
-    text = await engine.answer(ended)
+    said = await engine.answer(ended)
     if isinstance(ended.terminal, RunFailed):
         failure = ended.terminal
-        details = {"run_id": run.id, "retryable": failure.retryable, "answer": text}
+        details = {"run_id": run.id, "retryable": failure.retryable, "answer": said.content}
         raise ChatError(failure.code, failure.message, details=details)
-    return JSONResponse(shape(ended, text), headers=headers)
+    return JSONResponse(shape(ended, said), headers=headers)

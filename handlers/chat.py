@@ -8,6 +8,7 @@ from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.prompts import Variables
 from chat.sessions import NewSession, Turn
+from chat.terms import Terms
 from handlers.answers import answer, claim_of
 from handlers.bodies import ChatBody, ChatQuery, MessagesBody, body_of, query_of
 from handlers.context import engine_of, service_of
@@ -47,7 +48,7 @@ async def post_messages(request: Request) -> Response:
         turns=within_limit(request, turns),
         model=chosen_model(request, body.model),
         place=Leaf() if len(turns) == 1 else Matching(),
-        instructions="\n\n".join([prompt, *system] if prompt else system) or None,
+        terms=Terms("\n\n".join([prompt, *system] if prompt else system) or None),
         on_busy=body.on_busy,
         claim=claim_of(request, body.request_id, *meaning, *_named(body.template, body.variables)),
     )
@@ -64,7 +65,7 @@ async def _chat(request: Request, body: ChatQuery, variables: Variables, *, atta
         turns=within_limit(request, [Turn("user", body.message)]),
         model=chosen_model(request, body.model),
         place=Under(body.parent_id) if branches else Leaf(),
-        instructions=await prompt_for(request, body.template, variables, body.session_id) or None,
+        terms=Terms(await prompt_for(request, body.template, variables, body.session_id) or None),
         on_busy=body.on_busy,
         claim=claim_of(request, body.request_id, *meaning, *_named(body.template, variables)),
         attach_same=attach_same,

@@ -36,9 +36,9 @@ async def _question(request: Request) -> NewRun:
     )
 
 
-def _model_and_answer(run: Run, text: str) -> QueryView:
+def _model_and_answer(run: Run, said: Turn) -> QueryView:
     """There is no room here to say that an answer is only a part of one."""
     if run.status is not RunStatus.COMPLETED:
         message = "The answer was stopped before it was complete."
-        raise ChatError("run_stopped", message, details={"run_id": run.id, "answer": text})
-    return {"model": run.model, "answer": text}
+        raise ChatError("run_stopped", message, details={"run_id": run.id, "answer": said.content})
+    return {"model": run.model, "answer": said.content}

@@ -11,6 +11,7 @@ from chat.records import Record
 from chat.runs import Run
 from chat.search import Hit, Search
 from chat.sessions import Message, NewSession, Page, Session, Turn
+from chat.terms import Terms
 from chat.usage import UsageQuery, UsageSum
 from store import sqlite_journal, sqlite_runs, sqlite_search, sqlite_sessions, sqlite_tools, sqlite_usage
 from store.sqlite_database import Database
@@ -75,8 +76,8 @@ class SqliteStore:
     async def events(self, run_id: str, after: int, limit: int) -> Batch:
         return await self._database.read(lambda db: sqlite_journal.read_events(db, run_id, after, limit))
 
-    async def instructions(self, run_id: str) -> str | None:
-        return await self._database.read(lambda db: sqlite_runs.instructions(db, run_id))
+    async def terms(self, run_id: str) -> Terms:
+        return await self._database.read(lambda db: sqlite_runs.find_terms(db, run_id))
 
     async def request_cancel(self, run_id: str, reason: str) -> None:
         await self._database.write(lambda db: sqlite_runs.request_cancel(db, run_id, reason), durable=True)

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chat.commands import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
@@ -12,8 +12,11 @@ from chat.events import Terminal, load
 from chat.ids import new_id
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
+from chat.steps import answered
+from chat.terms import Terms, ToolSpec
 from store.sqlite_rows import now_ms, rows
 from store.sqlite_sessions import insert_session
+from store.sqlite_tools import dump_steps, load_steps
 
 _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
@@ -63,7 +66,7 @@ def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
         return Started(busy, created=False)
     _refuse_if_busy(busy, new.on_busy)
     message_id = _place_turns(db, new.session.id, new.turns, new.place, leaf_id)
-    draft = _Draft(new.id, new.session.id, message_id, new.model, new.instructions, new.claim)
+    draft = _Draft(new.id, new.session.id, message_id, new.model, _terms_row(new.terms), new.claim)
     return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
@@ -71,13 +74,13 @@ def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
     replayed = _claimed(db, new.claim)
     if replayed is not None:
         return replayed
-    found = rows(db, "SELECT session_id, message_id, instructions FROM runs WHERE id = ?", (new.run_id,))
+    found = rows(db, "SELECT session_id, message_id, instructions, terms FROM runs WHERE id = ?", (new.run_id,))
     if not found:
         raise ChatError("not_found", "There is no such run.")
-    session_id, message_id, instructions = found[0]
+    session_id, message_id, *terms = found[0]
     busy = active_run(db, session_id)
     _refuse_if_busy(busy, new.on_busy)
-    draft = _Draft(new.id, session_id, message_id, new.model, instructions, new.claim)
+    draft = _Draft(new.id, session_id, message_id, new.model, terms, new.claim)
     return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
@@ -135,14 +138,14 @@ def _place_turns(
             parent_id = None
             while new and (child := _same_child(db, session_id, parent_id, new[0])) is not None:
                 parent_id = child
-                new.pop(0)
+                _answer_calls(db, parent_id, new.pop(0))
     for turn in new:
         message_id = new_id("msg")
         rows(
             db,
-            """INSERT INTO messages (id, session_id, parent_id, role, content, status, created_at)
-               VALUES (?, ?, ?, ?, ?, 'completed', ?)""",
-            (message_id, session_id, parent_id, turn.role, turn.content, now_ms()),
+            """INSERT INTO messages (id, session_id, parent_id, role, content, status, created_at, steps)
+               VALUES (?, ?, ?, ?, ?, 'completed', ?, ?)""",
+            (message_id, session_id, parent_id, turn.role, turn.content, now_ms(), dump_steps(turn.steps)),
         )
         parent_id = message_id
     rows(db, "UPDATE sessions SET message_count = message_count + ? WHERE id = ?", (len(new), session_id))
@@ -171,13 +174,21 @@ def _same_child(db: sqlite3.Connection, session_id: str, parent_id: str | None, 
     return str(found[0][0]) if found else None
 
 
+def _answer_calls(db: sqlite3.Connection, message_id: str, turn: Turn) -> None:
+    """Keep what the client says came of the calls that were left to it; what is stored already stays as it is."""
+    if turn.steps:
+        found = rows(db, "SELECT steps FROM messages WHERE id = ?", (message_id,))
+        steps = answered(load_steps(found[0][0]), turn.steps)
+        rows(db, "UPDATE messages SET steps = ? WHERE id = ?", (dump_steps(steps), message_id))
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
     id: str
     session_id: str
     message_id: str
     model: str
-    instructions: str | None
+    terms: Sequence[str | None]
     claim: Claim | None
 
 
@@ -186,9 +197,9 @@ def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy
     status = RunStatus.RUNNING if busy is None else RunStatus.QUEUED
     rows(
         db,
-        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, owner, epoch,
+        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, terms, owner, epoch,
                              journal_from, created_at)
-           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :owner, :epoch,
+           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :terms, :owner, :epoch,
                    (SELECT coalesce(max(pos), 0) + 1 FROM journal), :now)""",
         {
             "id": draft.id,
@@ -197,7 +208,8 @@ def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy
             "answer_id": answer_id,
             "status": status,
             "model": draft.model,
-            "instructions": draft.instructions,
+            "instructions": draft.terms[0],
+            "terms": draft.terms[1],
             "owner": owner if busy is None else None,
             "epoch": 1 if busy is None else 0,
             "now": now,
@@ -275,6 +287,16 @@ def cancel_requests(db: sqlite3.Connection, owner: int) -> list[tuple[str, str]]
     return [(run_id, reason) for run_id, reason in found]
 
 
-def instructions(db: sqlite3.Connection, run_id: str) -> str | None:
-    found = rows(db, "SELECT instructions FROM runs WHERE id = ?", (run_id,))
-    return found[0][0] if found else None
+def _terms_row(terms: Terms) -> Sequence[str | None]:
+    """The instructions as they are, and the rest as JSON, if there is any: few runs have it."""
+    rest = {"tools": [asdict(spec) for spec in terms.tools], "options": dict(terms.options)}
+    return terms.instructions, json.dumps(rest, ensure_ascii=False) if terms.tools or terms.options else None
+
+
+def find_terms(db: sqlite3.Connection, run_id: str) -> Terms:
+    found = rows(db, "SELECT instructions, terms FROM runs WHERE id = ?", (run_id,))
+    instructions, rest = found[0] if found else (None, None)
+    if rest is None:
+        return Terms(instructions)
+    members = json.loads(rest)
+    return Terms(instructions, [ToolSpec(**spec) for spec in members["tools"]], members["options"])

@@ -57,7 +57,7 @@ async def test_run_is_stored_before_it_is_known_and_then_answered(engine: Engine
     assert await engine.store.run(start.run.id) == start.run
     gate.set()
     ended = await soon(engine.result(start.run.id))
-    assert (ended.status, uncounted(ended.terminal), await engine.answer(ended)) == (
+    assert (ended.status, uncounted(ended.terminal), (await engine.answer(ended)).content) == (
         RunStatus.COMPLETED,
         DONE,
         "Hi there",
@@ -270,7 +270,7 @@ async def test_followers_go_when_the_process_does(engine: Engine) -> None:
 async def test_answer_of_a_run_that_said_nothing_is_empty(engine: Engine, model: ScriptedModel) -> None:
     model.scripts = ([STOP],)
     run = await soon(engine.result((await started(engine)).id))
-    assert await engine.answer(run) == ""
+    assert (await engine.answer(run)).content == ""
 
 
 # --- resume

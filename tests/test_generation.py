@@ -16,6 +16,7 @@ from chat.live import LiveRun
 from chat.ports import Finished
 from chat.runs import Run
 from chat.sessions import Turn
+from chat.terms import NO_TERMS, Terms
 from tests.ledger import Ledger, running
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, Step, engine_on, everything, message, uncounted, unsteady
@@ -58,7 +59,7 @@ async def test_model_is_asked_with_prompts_and_history(file: Path) -> None:
     model = ScriptedModel(["One", STOP])
     async with engine_on(file, model, Policy(system_prompt="Be kind")) as engine:
         await answer(engine, "First")
-        await answer(engine, "Second", instructions="Be brief")
+        await answer(engine, "Second", terms=Terms("Be brief"))
     assert [list(asked.request.messages) for asked in model.requests] == [
         [Turn("system", "Be kind"), Turn("user", "First")],
         [
@@ -202,8 +203,8 @@ async def test_what_the_model_said_is_not_logged(file: Path, caplog: pytest.LogC
 class Told(Ledger):
     """A ledger that also knows what to ask."""
 
-    async def instructions(self, run_id: str) -> str | None:
-        return None
+    async def terms(self, run_id: str) -> Terms:
+        return NO_TERMS
 
     async def history(self, message_id: str, budget: int) -> list[Turn]:
         return [Turn("user", "Hello")]

@@ -10,9 +10,10 @@ import pytest
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, Usage
 from chat.model import CONTINUE, FINISH_GRACE, UNANSWERED
-from chat.ports import Finished, ModelRequest, ToolSpec
+from chat.ports import Finished, ModelRequest
 from chat.sessions import Turn
 from chat.steps import Call, Step
+from chat.terms import ToolSpec
 from tests.asking import (
     HELLO,
     INCOMPLETE,

@@ -71,7 +71,7 @@ async def race(engine: Engine, model: RacingModel, seed: int) -> Run:
     check(await soon(followers[1]), run)
     check(await everything(engine, run_id), run)
     await asyncio.gather(followers[0], return_exceptions=True)
-    answer = await engine.answer(run)
+    answer = (await engine.answer(run)).content
     assert answer == answer_text(await everything(engine, run_id))
     return run
 
@@ -143,7 +143,7 @@ async def test_a_stop_while_a_new_owner_still_reads_the_log_keeps_what_was_shown
         store.gate.set()
         run = await soon(stopping)
         assert await everything(engine, run_id) == [*shown, RunCancelled("requested")]
-        assert await engine.answer(run) == "What was shown "
+        assert (await engine.answer(run)).content == "What was shown "
 
 
 class HeldStore(SqliteStore):

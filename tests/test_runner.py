@@ -76,7 +76,7 @@ async def test_stopped_run_keeps_what_it_said_and_closes_its_upstream(engine: En
     assert model.requests[0].closed.is_set()
     assert not engine._runner.stop("run_unknown", "requested")
     ended = await engine.run(run.id)
-    assert (ended.status, await engine.answer(ended)) == (RunStatus.CANCELLED, "Hi ")
+    assert (ended.status, (await engine.answer(ended)).content) == (RunStatus.CANCELLED, "Hi ")
 
 
 async def test_run_can_be_stopped_before_it_takes_its_first_step(engine: Engine, model: ScriptedModel) -> None:
@@ -159,7 +159,7 @@ async def test_upstream_is_closed_when_its_words_cannot_be_stored_even_if_it_is_
         unsteady(engine).fault = None
         ended = await soon(settled(engine, run.id))
         assert isinstance(ended.terminal, RunFailed)
-        assert (ended.terminal.code, await engine.answer(ended)) == ("store_unavailable", "Hi there")
+        assert (ended.terminal.code, (await engine.answer(ended)).content) == ("store_unavailable", "Hi there")
 
 
 async def test_run_whose_history_cannot_be_read_has_failed(
@@ -269,7 +269,7 @@ async def test_run_that_is_stopped_before_its_new_process_has_read_it_keeps_what
         engine._runner.launch(taken)
         engine._runner.stop(run.id, "requested")
         assert await everything(engine, run.id) == [HI, RunCancelled("requested")]
-        assert await engine.answer(taken) == "Hi "
+        assert (await engine.answer(taken)).content == "Hi "
 
 
 async def test_answer_is_interrupted_instead_if_that_is_the_policy(file: Path, engine: Engine) -> None:

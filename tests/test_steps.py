@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.events import Event, ReasoningDelta, Seam, TextDelta, ToolCalled, ToolFinished, ToolStarted
-from chat.steps import Call, Stage, Step, open_calls, steps_of
+from chat.steps import Call, Stage, Step, answered, open_calls, steps_of
 from tests.strategies import logs
 
 
@@ -51,3 +53,15 @@ def test_what_is_said_behind_an_answer_is_the_next_step(behind: Event) -> None:
     first: list[Event] = [ToolStarted("1", "f"), ToolCalled("1", "f", ""), ToolFinished("1", "r")]
     found, _ = steps_of([*first, behind, ToolCalled("2", "g", "")])
     assert [step.calls[0].id for step in found] == ["1", "2"]
+
+
+def test_calls_without_an_answer_take_the_one_that_is_known() -> None:
+    open_call, told = Call("1", "f", "{}"), Call("2", "g", "{}", error="gone")
+    known = [
+        Step("", [replace(open_call, result="one"), replace(told, result="two", error=None), Call("4", "k", "{}", "x")])
+    ]
+    other = Step("c", [Call("3", "h", "{}")])
+    assert answered([Step("a", [open_call, told]), other], known) == [
+        Step("a", (replace(open_call, result="one"), told)),
+        Step("c", (Call("3", "h", "{}"),)),
+    ]

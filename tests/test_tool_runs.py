@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chat.commands import NewRetry
+from chat.commands import Matching, NewRetry
 from chat.echo import EchoModel
 from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
@@ -27,10 +28,11 @@ from chat.ports import Finished, ModelRequest, Part, Store
 from chat.runs import Run, RunStatus
 from chat.sessions import Turn
 from chat.steps import Call, Step
+from chat.terms import Terms, ToolSpec
 from chat.tools import Toolbox
 from chat.tracing import NO_SPAN, StepSpan
 from tests.patience import soon
-from tests.scripted import STOP, ScriptedModel, engine_on, follow, unsteady
+from tests.scripted import STOP, ScriptedModel, engine_on, follow, message, unsteady
 from tests.scripted import Step as Script
 from tests.shop import CALLS, Shop, crashed, log_of, order, ordered, started
 
@@ -256,3 +258,31 @@ async def test_echo_model_calls_a_tool_on_command(shop: Shop) -> None:
     assert (await said("/orders please"))[0] == TextDelta("/orders ")
     answered = Call("call_order", "order", "{}", "bread is on its way")
     assert (await said("/order", [Step("", [answered])]))[0] == TextDelta("bread ")
+
+
+async def test_run_ends_where_the_clients_own_tool_is_called(file: Path, shop: Shop) -> None:
+    look: list[Part] = [ToolStarted("call_9", "look"), ToolDelta("call_9", "{}")]
+    model = ScriptedModel(["I look. ", [*order("bread"), *look, Finished("tool_calls", Usage(5, 7))]], ["Rain.", STOP])
+    spec = ToolSpec("look", "Looks.", {"type": "object"})
+    async with engine_on(file, model, tools=shop.box) as engine:
+        terms = Terms(tools=[spec], options={"temperature": 0})
+        run = (await engine.start(message("Hello", terms=terms))).run
+        log = await log_of(engine, run)
+        assert isinstance(log[-1], RunCompleted)
+        assert log[-1].finish_reason == "tool_calls"
+        assert getattr((await engine.run(run.id)).terminal, "usage", None) == Usage(5, 7)
+        assert len(model.requests) == 1
+        request = model.requests[0].request
+        assert [tool.name for tool in request.tools] == ["order", "note", "look"]
+        assert request.options == {"temperature": 0}
+        [step] = (await engine.answer(run)).steps
+        assert [(call.id, call.result) for call in step.calls] == [("call_1", "bread is on its way"), ("call_9", None)]
+
+        results = [replace(step, calls=[replace(call, result="A cloud") for call in step.calls])]
+        turns = [Turn("user", "Hello"), Turn("assistant", "I look. ", results)]
+        new = replace(message("Hello", run.session_id, terms=terms), turns=turns, place=Matching())
+        again = (await engine.start(new)).run
+        await log_of(engine, again)
+        assert again.message_id == run.answer_id
+        [asked] = model.requests[1].request.messages[1].steps
+        assert [call.result for call in asked.calls] == ["bread is on its way", "A cloud"]

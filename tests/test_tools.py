@@ -12,8 +12,8 @@ import pytest
 from pydantic import Field
 
 from chat.functions import load_tools, tool_of
-from chat.ports import ToolSpec
 from chat.steps import Call
+from chat.terms import ToolSpec
 from chat.tools import FAILED, LONGEST_RESULT, Tool, Toolbox, ToolContext, ToolError
 from tests.ledger import running
 from tests.patience import PATIENCE, soon

@@ -106,7 +106,7 @@ async def _runs(store: SqliteStore, meter: Meter) -> None:
     with meter.of("find a run"):
         assert await store.run(run.id)
         assert await store.active_run(LONG)
-        await store.instructions(run.id)
+        await store.terms(run.id)
     with meter.of("find what every run has said"):
         await store.tail(0)
         await store.position()

@@ -23,6 +23,7 @@ from chat.events import (
 from chat.ports import Store
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
+from chat.terms import NO_TERMS, Terms, ToolSpec
 from tests.scripted import message
 from tests.store.sites import logged, said
 
@@ -31,6 +32,8 @@ ANSWER = (TextDelta("Hi "), TextDelta("there"), DONE)
 
 AWKWARD = " \n\r\n\0 'quoted' \"too\" \\ % ☃ \U0001f9d1‍\U0001f680 \ufeff{[null,"
 """Texts come back as they were, whatever they are made of."""
+
+TERMS = Terms("Be brief", [ToolSpec("look", "Looks.", {"type": "object"})], {"temperature": 0, "stop": ["\0", "☃"]})
 
 
 async def started(store: Store, text: str = "Hello", session_id: str = "ses_1", **more: object) -> Run:
@@ -58,7 +61,7 @@ async def tree(store: Store, session_id: str = "ses_1") -> list[tuple[str, str |
 
 async def test_start_stores_session_message_and_run_together(store: Store) -> None:
     session = NewSession("ses_1", "ann", "A talk", {"color": "blue", "n": [1, None, "☃"]})
-    new = message(AWKWARD, session=session, user_id="ann", instructions="Be brief")
+    new = message(AWKWARD, session=session, user_id="ann", terms=TERMS)
     start = await store.start_run(new)
     run = start.run
     assert (start.created, start.replayed, start.interrupts) == (True, False, None)
@@ -73,7 +76,7 @@ async def test_start_stores_session_message_and_run_together(store: Store) -> No
     assert (said.id, said.parent_id, said.role, said.content) == (run.message_id, None, "user", AWKWARD)
     assert (said.status, said.run_id) == ("completed", None)
     assert await store.run(run.id) == run == await store.active_run("ses_1")
-    assert await store.instructions(run.id) == "Be brief"
+    assert await store.terms(run.id) == TERMS
 
 
 async def test_start_can_be_read_by_other_processes_at_once(store: Store, other: Store) -> None:
@@ -82,10 +85,10 @@ async def test_start_can_be_read_by_other_processes_at_once(store: Store, other:
     assert await other.history(run.message_id, 1000) == [Turn("user", "Hello")]
 
 
-async def test_run_without_instructions_has_none(store: Store) -> None:
+async def test_run_without_terms_has_none(store: Store) -> None:
     run = await started(store)
-    assert await store.instructions(run.id) is None
-    assert await store.instructions("run_unknown") is None
+    assert await store.terms(run.id) == NO_TERMS
+    assert await store.terms("run_unknown") == NO_TERMS
 
 
 async def test_refused_start_leaves_nothing_behind(store: Store) -> None:
@@ -289,13 +292,13 @@ async def test_whole_view_follows_the_latest_of_what_looks_the_same(store: Store
 
 
 async def test_retry_answers_the_same_message_again(store: Store) -> None:
-    first = await answered(store, instructions="Be brief")
+    first = await answered(store, terms=TERMS)
     start = await store.retry_run(NewRetry("run_2", first.id, "another-model"))
     second = start.run
     assert (start.created, second.status, second.model) == (True, RunStatus.RUNNING, "another-model")
     assert (second.message_id, second.session_id) == (first.message_id, first.session_id)
     assert second.answer_id != first.answer_id
-    assert await store.instructions(second.id) == "Be brief"
+    assert await store.terms(second.id) == TERMS
     await store.commit([said(second, TextDelta("Ho"), completed("Ho", "stop", None))])
     assert await tree(store) == [("Hello", None), ("Hi there", "Hello"), ("Ho", "Hello")]
     session = await store.session("ses_1")
