@@ -142,14 +142,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
                 allow_origins=origins,
                 allow_origin_regex=None if origins else LOCAL_ORIGINS,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=[
-                    "Authorization",
-                    "Cache-Control",
-                    "Idempotency-Key",
-                    "Last-Event-ID",
-                    "Prefer",
-                    "X-Request-Id",
-                ],
+                allow_headers=["*"],  # clients have headers of their own, such as X-Stainless-Lang
                 expose_headers=[
                     "Idempotency-Replayed",
                     "Location",

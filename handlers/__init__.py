@@ -23,6 +23,8 @@ from handlers import (
     templates,
     usage,
 )
+from handlers.v1 import completions as v1_completions
+from handlers.v1 import models as v1_models
 
 ROUTES: list[BaseRoute] = [
     Route("/", ops.root),
@@ -57,6 +59,9 @@ ROUTES: list[BaseRoute] = [
     Route("/usage", usage.sum_usage),
     Route("/search", search.search),
     Route("/templates", templates.list_templates),
+    Route("/v1/models", v1_models.list_models, name="list_openai_models"),
+    Route("/v1/models/{model:path}", v1_models.get_model, name="get_openai_model"),
+    Route("/v1/chat/completions", v1_completions.create_completion, methods=["POST"]),
 ]
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from chat.errors import ChatError
 from handlers.context import request_id
+from handlers.formats.completions import error_object
 from handlers.views import ProblemView
 
 STATUS: Mapping[str, int] = {
@@ -67,9 +68,12 @@ _CODES: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed", 413: "
 logger = logging.getLogger(__name__)
 
 
-def problem(error: ChatError) -> Response:
-    """The response that tells a client what went wrong."""
+def problem(error: ChatError, path: str) -> Response:
+    """The response that tells a client what went wrong, in the way of the clients of this path."""
     status = STATUS[error.code]
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    if path.startswith("/v1/"):
+        return _openai_error(error, status, headers)
     view: ProblemView = {
         "type": "about:blank",
         "title": TITLES[status],
@@ -78,28 +82,40 @@ def problem(error: ChatError) -> Response:
         "code": error.code,
         "request_id": request_id(),
     }
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return JSONResponse({**view, **error.details}, status, headers, media_type="application/problem+json")
 
 
-async def on_chat_error(_: Request, error: Exception) -> Response:
+def _openai_error(error: ChatError, status: int, headers: dict[str, str]) -> Response:
+    status = openai_status(status)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    if error.details.get("retryable") is False:
+        headers |= {"X-Should-Retry": "false"}  # those clients ask again by themselves
+    shape = error_object(error.code, error.message, kind)
+    return JSONResponse({"error": {**error.details, **shape}}, status, headers)
+
+
+def openai_status(status: int) -> int:
+    """What OpenAI's clients know this status as: a request that is wrong in any way is 400."""
+    return 400 if status == 422 else status
+
+
+async def on_chat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
     if STATUS[error.code] >= 500:
         logger.warning("answered %s", error.code)
-    return problem(error)
+    return problem(error, request.url.path)
 
 
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: unknown paths, wrong methods, bodies over the limit."""
     assert isinstance(error, HTTPException)
     message = {404: "There is nothing at this address.", 413: "The request's body is over this service's limit."}
-    response = problem(
-        ChatError(_CODES.get(error.status_code, "invalid_request"), message.get(error.status_code, error.detail))
-    )
+    code = _CODES.get(error.status_code, "invalid_request")
+    response = problem(ChatError(code, message.get(error.status_code, error.detail)), request.url.path)
     response.headers.update(error.headers or {})
     return response
 
 
-def internal_error() -> Response:
+def internal_error(path: str) -> Response:
     """What a client sees of an exception that nobody foresaw; the log has it whole."""
-    return problem(ChatError("internal", "Internal error"))
+    return problem(ChatError("internal", "Internal error"), path)

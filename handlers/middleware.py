@@ -62,7 +62,7 @@ class RequestMiddleware:
         except Exception:
             logger.exception("unforeseen", extra=about)
             if "status" not in about:
-                await internal_error()(scope, receive, send_with_id)
+                await internal_error(scope["path"])(scope, receive, send_with_id)
         finally:
             logger.info("request", extra=about | {"seconds": round(time.perf_counter() - began, 4)})
 
@@ -91,7 +91,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif int(Headers(scope=scope).get("content-length", 0)) > self._limit:
-            await problem(_too_large())(scope, receive, send)
+            await problem(_too_large(), scope["path"])(scope, receive, send)
         else:
             await self._app(scope, receive_up_to_limit, send)
 

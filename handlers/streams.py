@@ -21,7 +21,7 @@ from chat.ports import Batch
 from chat.runs import Cursor, Run, parse_cursor
 from handlers.context import engine_of, service_of, wire_of
 from handlers.formats import Encoder
-from handlers.formats.frames import PING, notice, retry
+from handlers.formats.frames import PING, retry
 from handlers.pulse import Pulse
 from handlers.views import events_url
 
@@ -59,7 +59,7 @@ def try_again() -> Response:
     """An empty stream that sends EventSource away for a moment: any status but 200 would make it give up."""
 
     async def frames() -> AsyncGenerator[bytes, None]:
-        yield _retry()
+        yield retry(_retry_ms())
 
     return EventSourceResponse(frames(), sep="\n", ping=0)
 
@@ -169,7 +169,8 @@ class RunStream(EventSourceResponse):
     async def _frames(self) -> AsyncGenerator[bytes, None]:
         yield self._encoder.opening(self._run, self._after)  # through the middlewares: one waits with the head for it
         try:
-            with closing(await self._engine.follower(self._run.id, self._after, self._push)) as self._follower:
+            start = 0 if self._encoder.replays else self._after
+            with closing(await self._engine.follower(self._run.id, start, self._push)) as self._follower:
                 while (batch := await self._follower.next()) is not None:
                     if batch.events:
                         self._push(batch)
@@ -179,16 +180,15 @@ class RunStream(EventSourceResponse):
                 if self._follower.ended:
                     return
         except ChatError as error:
-            # Without an id: what the client has seen so far is where it resumes.
-            yield notice("stream.error", {"code": error.code, "message": error.message, "retryable": True})
-        yield _retry()
+            yield self._encoder.trouble(error)
+        yield self._encoder.leaving(_retry_ms())
 
     def _push(self, batch: Batch) -> bool:
         frames = batch.shown.get(self._encoder)
         if frames is None:
             frames = self._encoder.encode(self._run.id, batch.first_seq, batch.events)
             batch.shown[self._encoder] = frames
-        return self._sent(frames)
+        return not frames or self._sent(frames)
 
     async def _send(self, send: Send, message: Message) -> None:
         """Send it under the eyes of the pulse."""
@@ -226,5 +226,5 @@ def _rest(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[objec
     yield from work.__await__()
 
 
-def _retry() -> bytes:
-    return retry(random.randint(*RETRY_MS))  # noqa: S311  # jitter, no secret
+def _retry_ms() -> int:
+    return random.randint(*RETRY_MS)  # noqa: S311  # jitter, no secret

@@ -36,7 +36,7 @@ def test_every_setting_is_in_the_example_file_with_its_default() -> None:
 def test_every_route_is_in_the_table() -> None:
     written = set(re.findall(r"^\| `([A-Z]+) (/\S*)` \|", README, re.MULTILINE))
     there = {
-        (method, route.path)
+        (method, route.path_format)
         for route in ROUTES
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}

@@ -5,11 +5,12 @@ from json.encoder import encode_basestring
 
 from chat.events import Event, TextDelta, name_of, payload_of
 from chat.runs import Run
+from handlers.formats.encoder import Encoder
 from handlers.formats.frames import json_frame
 from handlers.views import StartedView
 
 
-class NamedEvents:
+class NamedEvents(Encoder):
     """``run.started`` stands at position 0 and on every reconnect at the cursor; it is in no log."""
 
     def opening(self, run: Run, after: int) -> bytes:

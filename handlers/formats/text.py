@@ -24,10 +24,11 @@ from chat.events import (
     payload_of,
 )
 from chat.runs import Run
+from handlers.formats.encoder import Encoder
 from handlers.formats.frames import cursor_only, json_frame, text_frame
 
 
-class PlainText:
+class PlainText(Encoder):
     """``data: <text>`` for every delta; success ends with the data ``done``, or with nothing where that is None.
 
     What is not text is still a frame with an id and without data: no client sees it, and every cursor counts it.

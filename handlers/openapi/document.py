@@ -10,10 +10,12 @@ from chat.events import name_of
 from handlers.bodies import Body
 from handlers.errors import STATUS
 from handlers.openapi.headers import headers, parameters
-from handlers.openapi.operations import OPERATIONS, Answer, Operation
+from handlers.openapi.operation import Answer, Operation
+from handlers.openapi.operations import OPERATIONS
 from handlers.openapi.problems import examples, responses_of, table
 from handlers.openapi.samples import EVENTS, EXAMPLES, STREAMS
 from handlers.openapi.schemas import Json, ref, schemas_of
+from handlers.v1.views import ErrorView
 from handlers.views import FailureView, ProblemView, StartedView
 
 _ABOUT = """\
@@ -46,7 +48,8 @@ that exists and streams it, however often it is sent; another request with that 
 ## Errors
 
 `application/problem+json` (RFC 9457), see `ProblemView`. Programs go by its `code`; each operation says which it can
-have. Every response has an `X-Request-Id`. HEAD is answered wherever GET is, and starts nothing.
+have. Under `/v1` errors look as OpenAI's: see `ErrorView`. Every response has an `X-Request-Id`. HEAD is answered
+wherever GET is, and starts nothing.
 """
 
 _TAGS = {
@@ -54,6 +57,7 @@ _TAGS = {
     "Runs": "One durable generation of an answer: look at it, follow it, stop it, answer once more.",
     "Sessions": "Conversations and their messages.",
     "Tools": "What the model may call, and what came of it.",
+    "OpenAI": "The same for clients of OpenAI's API, as they are: point their base URL at `/v1`.",
     "Service": "The service itself.",
 }
 
@@ -71,7 +75,7 @@ def describe(routes: Iterable[BaseRoute], title: str, version: str) -> Json:
     for route in routes:
         if isinstance(route, Route) and route.include_in_schema:
             for method in sorted((route.methods or set()) - {"HEAD"}):
-                described = _operation(route, OPERATIONS[f"{method} {route.path}"])
+                described = _operation(route, OPERATIONS[f"{method} {route.path_format}"])
                 paths.setdefault(route.path_format, {})[method.lower()] = described
     return {
         "openapi": "3.1.1",
@@ -98,7 +102,7 @@ def _components() -> Json:
     operations = OPERATIONS.values()
     views = {answer.view for operation in operations for answer in operation.answers.values()} - {None, dict}
     bodies = {operation.body for operation in operations} - {None}
-    schemas = schemas_of([kind for kind in [*views, *bodies, *_ON_STREAMS, ProblemView] if kind is not None])
+    schemas = schemas_of([kind for kind in [*views, *bodies, *_ON_STREAMS, ProblemView, ErrorView] if kind is not None])
     schemas["EventStream"] = {"type": "string", "description": "Server-Sent Events; see Streams, at the top."}
     schemas[ProblemView.__name__]["properties"]["code"] |= {"enum": list(STATUS), "description": table()}
     return {
@@ -117,7 +121,7 @@ def _operation(route: Route, operation: Operation) -> Json:
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": route.name,
-        "responses": answers | responses_of(operation.raises),
+        "responses": answers | responses_of(operation.raises, openai=operation.openai),
     }
     if operation.description:
         described["description"] = operation.description

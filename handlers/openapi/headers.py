@@ -21,9 +21,15 @@ _REQUEST = {
         "The last event that the client has seen: attaches to its run, and the stream goes on right behind it.",
         _STRING,
     ),
+    "X-Session-Id": ("The conversation; an unknown id creates it.", _ID),
     "Prefer": ("`respond-async`: do not stream, answer 202 as soon as the message is stored.", _STRING),
 }
-_PATH = {"run_id": "The run.", "call_id": "The call, as `tool.approval` names it.", "session_id": "The session."}
+_PATH = {
+    "run_id": "The run.",
+    "call_id": "The call, as `tool.approval` names it.",
+    "session_id": "The session.",
+    "model": "The model.",
+}
 _RESPONSE = {
     "X-Request-Id": ("The request's id in the service's log: the one it came with, or a new one.", _ID),
     "X-Run-Id": ("The run that answers.", _STRING),

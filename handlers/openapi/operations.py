@@ -1,11 +1,9 @@
 """What every route is for, takes, answers and refuses. Types and codes only: how they look is said elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from handlers.bodies import (
     ApprovalBody,
-    Body,
     ChatBody,
     ChatQuery,
     FollowQuery,
@@ -20,7 +18,8 @@ from handlers.bodies import (
     SessionChanges,
     UsageParameters,
 )
-from handlers.errors import STATUS
+from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
+from handlers.openapi.v1 import V1
 from handlers.views import (
     AnswerView,
     HealthView,
@@ -39,57 +38,11 @@ from handlers.views import (
     UsageSumsView,
 )
 
-STORE = ("store_unavailable", "store_corrupt")
-BODY = ("body_too_large", "unsupported_media_type", "invalid_json", "invalid_request")
-START = (
-    "draining",
-    "idempotency_conflict",
-    "model_not_allowed",
-    "not_found",
-    "invalid_cursor",
-    "cursor_mismatch",
-    *STORE,
-)
-FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STORE)
-MODEL = (*(code for code in STATUS if code.startswith("upstream_")), "answer_too_long", "too_many_steps", "run_timeout")
-"""A stream says these in its ``run.failed``; only an answer that is waited for becomes a status."""
-
 METRICS = """\
 # HELP parley_runs_total Runs that have ended.
 # TYPE parley_runs_total counter
 parley_runs_total{outcome="completed"} 42.0
 """
-
-RUN = ("X-Session-Id", "X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A response that is no error. ``streams`` are names of example streams, ``headers`` of response headers.
-
-    ``text`` is an example of a body that is neither JSON nor a stream.
-    """
-
-    description: str
-    view: type | None = None
-    text: str = ""
-    streams: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """``headers`` are names of request headers; ``raises`` are codes, ``internal`` goes without saying."""
-
-    tag: str
-    summary: str
-    description: str = ""
-    query: type[Body] | None = None
-    body: type[Body] | None = None
-    headers: tuple[str, ...] = ()
-    answers: Mapping[int, Answer]
-    raises: tuple[str, ...] = ()
-
 
 _STREAMED = Answer(
     description="The answer: as it is written, or whole with `stream` false.",
@@ -102,13 +55,7 @@ _FOLLOWED = Answer(
     streams=("text", "events", "failed", "later"),
     headers=RUN,
 )
-_ACCEPTED = Answer(
-    description="With `Prefer: respond-async`: the message is stored, the run goes on, and `events_url` follows it.",
-    view=RunView,
-    headers=(*RUN, "Preference-Applied"),
-)
-_SEEN = Answer(description="The cursor is the run's last event: there is nothing more. EventSource stops.")
-_ANSWERS = {200: _STREAMED, 202: _ACCEPTED, 204: _SEEN}
+_ANSWERS = {200: _STREAMED, 202: ACCEPTED, 204: SEEN}
 _ASKING = ("Idempotency-Key", "Last-Event-ID", "Prefer")
 
 _ASK = (*START, *FOLLOW, "run_in_progress", *MODEL)
@@ -212,7 +159,7 @@ _CHAT = {
         headers=_ASKING,
         answers={
             200: Answer(description="The whole answer.", view=QueryView, headers=RUN),
-            202: _ACCEPTED,
+            202: ACCEPTED,
         },
         raises=(*BODY, "run_stopped", *START, *MODEL),
     ),
@@ -224,8 +171,8 @@ _CHAT = {
         headers=_ASKING,
         answers={
             200: Answer(description="The answer as it is written.", streams=("lines", "failed", "later"), headers=RUN),
-            202: _ACCEPTED,
-            204: _SEEN,
+            202: ACCEPTED,
+            204: SEEN,
         },
         raises=(*BODY, *START, *FOLLOW),
     ),
@@ -244,7 +191,7 @@ _RUNS = {
         description="From the start, or behind `Last-Event-ID` or `after`. As many clients as like may follow.",
         query=FollowQuery,
         headers=("Last-Event-ID",),
-        answers={200: _FOLLOWED, 204: _SEEN},
+        answers={200: _FOLLOWED, 204: SEEN},
         raises=("invalid_request", "cursor_mismatch", *FOLLOW),
     ),
     "POST /runs/{run_id}/cancel": Operation(
@@ -373,5 +320,5 @@ _FINDING = {
     ),
 }
 
-OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING
+OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | V1
 """By method and path, as the URL table has them."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from handlers.errors import STATUS, TITLES
+from handlers.errors import STATUS, TITLES, openai_status
 from handlers.openapi.schemas import Json, ref
+from handlers.v1.views import ErrorView
 from handlers.views import ProblemView
 
 MEANING: Mapping[str, str] = {
@@ -49,12 +50,13 @@ def table() -> str:
     return "\n".join(["| code | status | meaning |", "|---|---|---|", *rows])
 
 
-def responses_of(raises: Iterable[str]) -> dict[str, Json]:
+def responses_of(raises: Iterable[str], *, openai: bool) -> dict[str, Json]:
     """The error responses by status, each with the codes that it can have."""
     codes: dict[int, list[str]] = {}
     for code in sorted({*raises, "internal"}, key=list(STATUS).index):
-        codes.setdefault(STATUS[code], []).append(code)
-    return {str(status): _response(status, codes[status]) for status in sorted(codes)}
+        codes.setdefault(openai_status(STATUS[code]) if openai else STATUS[code], []).append(code)
+    response = _openai_response if openai else _response
+    return {str(status): response(status, codes[status]) for status in sorted(codes)}
 
 
 def examples() -> dict[str, Json]:
@@ -64,17 +66,26 @@ def examples() -> dict[str, Json]:
 
 def _response(status: int, codes: list[str]) -> Json:
     members = {"status": {"const": status}, "code": {"enum": codes}}
+    content = {
+        "schema": {"allOf": [ref("schemas", ProblemView.__name__), {"properties": members}]},
+        "examples": {code: ref("examples", code) for code in codes},
+    }
+    return _said(status, codes, {"application/problem+json": content})
+
+
+def _openai_response(status: int, codes: list[str]) -> Json:
+    members = {"error": {"properties": {"code": {"enum": codes}}}}
+    content = {"schema": {"allOf": [ref("schemas", ErrorView.__name__), {"properties": members}]}}
+    return _said(status, codes, {"application/json": content})
+
+
+def _said(status: int, codes: list[str], content: Json) -> Json:
     return {
         "description": "\n".join([f"{TITLES[status]}\n", *[f"- `{code}`: {MEANING[code]}" for code in codes]]),
         "headers": {
             name: ref("headers", name) for name in ("X-Request-Id", *(["Retry-After"] if status == 503 else []))
         },
-        "content": {
-            "application/problem+json": {
-                "schema": {"allOf": [ref("schemas", ProblemView.__name__), {"properties": members}]},
-                "examples": {code: ref("examples", code) for code in codes},
-            }
-        },
+        "content": content,
     }
 
 

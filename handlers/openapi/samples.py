@@ -26,11 +26,14 @@ from chat.prompts import Template
 from chat.records import Record
 from chat.runs import Run, RunStatus
 from chat.search import Hit
-from chat.sessions import Message, Session
+from chat.sessions import Message, Session, Turn
 from chat.usage import UsageBy, UsageSum
 from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
 from handlers.formats import FORMATS, LINES, Encoder
+from handlers.formats.completions import CompletionChunks
 from handlers.formats.frames import notice, retry
+from handlers.v1.bodies import CompletionBody
+from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView, completion_view
 from handlers.views import (
     AnswerView,
     HealthView,
@@ -133,6 +136,7 @@ EXAMPLES: Mapping[type, object] = {
     QueryBody: {"prompt": "Say hello"},
     RetryBody: {"format": "events"},
     ApprovalBody: {"approved": True},
+    CompletionBody: {"model": RUN.model, "messages": [{"role": "user", "content": "Say hello"}], "stream": True},
     SessionBody: {"user_id": "alice", "title": "A greeting", "metadata": {"channel": "web"}},
     SessionChanges: {"title": "A warm greeting"},
     HealthView: {"status": "healthy", **_SERVICE},
@@ -140,6 +144,12 @@ EXAMPLES: Mapping[type, object] = {
     ServiceView: {"status": "ok", **_SERVICE, "endpoints": {"/chat": ["GET", "POST"]}},
     RecordsView: {"records": [record_view(_RECORD)], "next": None},
     ModelsView: {"models": [{"id": RUN.model, "provider": "openai", "default": True, "available": True}]},
+    OpenAIModelView: {"id": RUN.model, "object": "model", "created": 0, "owned_by": "openai"},
+    OpenAIModelsView: {
+        "object": "list",
+        "data": [{"id": RUN.model, "object": "model", "created": 0, "owned_by": "openai"}],
+    },
+    CompletionView: completion_view(_OVER, Turn("assistant", _TEXT)),
     RunView: run_view(RUN),
     AnswerView: {**run_view(_OVER), "answer": _TEXT},
     QueryView: {"model": RUN.model, "answer": _TEXT},
@@ -178,6 +188,7 @@ STREAMS: Mapping[str, Stream] = {
     "text": _stream("format=text", FORMATS["text"], *_SAID, _COMPLETED),
     "events": _stream("format=events", FORMATS["events"], *_SAID, _COMPLETED),
     "lines": _stream("Text without an end mark", LINES, *_SAID, _COMPLETED),
+    "chunks": _stream("Chunks", CompletionChunks(usage=True), *_SAID, _COMPLETED),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
     "later": _stream(
         "Come back with the same cursor",

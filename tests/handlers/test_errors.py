@@ -37,12 +37,12 @@ def test_every_code_has_a_status_and_every_status_a_title() -> None:
 
 @pytest.mark.parametrize("error", [StoreUnavailableError(), StoreCorruptError()], ids=lambda error: error.code)
 def test_store_that_cannot_be_used_is_a_503(error: ChatError) -> None:
-    assert problem(error).status_code == 503
+    assert problem(error, "/chat").status_code == 503
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.2, "1"), (2, "2"), (29.6, "30"), (None, None)])
 def test_client_is_told_when_to_come_back_in_whole_seconds(seconds: float | None, header: str | None) -> None:
-    response = problem(ChatError("draining", "Not now", retry_after=seconds))
+    response = problem(ChatError("draining", "Not now", retry_after=seconds), "/chat")
     assert response.headers.get("retry-after") == header
 
 

@@ -74,6 +74,12 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     await call("POST", "/query", json={"prompt": "Why?"})
     await call("POST", "/query/stream", json={"prompt": "Why?"})
 
+    await call("GET", "/v1/models")
+    await call("GET", "/v1/models/echo")
+    completion = {"messages": [{"role": "user", "content": "Hi"}]}
+    await call("POST", "/v1/chat/completions", json=completion)
+    await call("POST", "/v1/chat/completions", json=completion | {"stream": True})
+
     await call("GET", f"/runs/{run_id}")
     await call("GET", f"/runs/{run_id}/events", params={"after": "1"})
     assert (await call("GET", f"/runs/{run_id}/events", headers=end)).status_code == 204

@@ -1,0 +1,1 @@
+"""The OpenAI API, as its own clients speak it."""

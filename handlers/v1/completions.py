@@ -1,0 +1,64 @@
+"""``/v1/chat/completions``: a run, in the shape that every OpenAI client understands."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chat.commands import Leaf, Matching, NewRun
+from chat.errors import ChatError
+from chat.ids import anonymous_user, new_id
+from chat.sessions import NewSession
+from chat.terms import Terms, ToolSpec
+from handlers.answers import answer, claim_of
+from handlers.bodies import Reply, body_of, checked
+from handlers.chat import within_limit
+from handlers.context import engine_of
+from handlers.formats.completions import CompletionChunks
+from handlers.models import chosen_model
+from handlers.templates import prompt_for
+from handlers.v1.bodies import DELIVERY, OPTIONS, CompletionBody, CompletionMetadata
+from handlers.v1.turns import instructions_of, turns_of
+from handlers.v1.views import completion_view
+
+
+async def create_completion(request: Request) -> Response:
+    """Without a session, each request is one of its own: the client brings the whole conversation."""
+    body = await body_of(request, CompletionBody)
+    session_id = _session_named(request, body)
+    turns = within_limit(request, list(turns_of(body.messages)))
+    terms = await _terms(request, body, session_id)
+    meaning = body.model_dump(exclude=DELIVERY)
+    new = NewRun(
+        id=new_id("run"),
+        session=NewSession(session_id or new_id("ses"), body.user or anonymous_user()),
+        user_id=body.user,
+        turns=turns,
+        model=chosen_model(request, body.model),
+        place=Leaf() if len(turns) == 1 else Matching(),
+        terms=terms,
+        on_busy=body.on_busy,
+        claim=claim_of(request, body.request_id, meaning, session_id),
+    )
+    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    encoder = CompletionChunks({spec.name for spec in terms.tools}, usage=usage)
+    reply = Reply(stream=bool(body.stream), on_disconnect=body.on_disconnect)
+    return await answer(request, new, reply, encoder=encoder, shape=completion_view)
+
+
+def _session_named(request: Request, body: CompletionBody) -> str | None:
+    header = request.headers.get("x-session-id")
+    if header is not None:
+        return checked(CompletionMetadata, {"session_id": header}).session_id
+    return body.metadata.session_id if body.metadata else None
+
+
+async def _terms(request: Request, body: CompletionBody, session_id: str | None) -> Terms:
+    functions = [tool.function for tool in body.tools or ()]
+    specs = [ToolSpec(function.name, function.description, function.parameters) for function in functions]
+    ours = {spec.name for spec in engine_of(request).tools.specs}
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names) or not ours.isdisjoint(names):
+        raise ChatError("invalid_request", "tools: a name is given twice, or is that of one of this service's tools.")
+    prompt = await prompt_for(request, None, {}, session_id)
+    said = instructions_of(body.messages)
+    options = body.model_dump(include=OPTIONS, exclude_none=True)
+    return Terms("\n\n".join([prompt, *said] if prompt else said) or None, specs, options)
