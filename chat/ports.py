@@ -187,6 +187,10 @@ class Store(Protocol):
         """What the client said about the run; nothing, if there is no such run."""
         ...
 
+    async def claimed(self, key: str) -> str | None:
+        """The id of the run that this idempotency key stands for."""
+        ...
+
     async def request_cancel(self, run_id: str, reason: str) -> None:
         """Leave word for the run's owner, whichever process that is."""
         ...

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from chat.errors import ChatError
 from handlers import (
+    ag_ui,
     chat,
     errors,
     models,
@@ -59,6 +60,8 @@ ROUTES: list[BaseRoute] = [
     Route("/usage", usage.sum_usage),
     Route("/search", search.search),
     Route("/templates", templates.list_templates),
+    Route("/ag-ui", ag_ui.join_agent),
+    Route("/ag-ui", ag_ui.run_agent, methods=["POST"]),
     Route("/v1/models", v1_models.list_models, name="list_openai_models"),
     Route("/v1/models/{model:path}", v1_models.get_model, name="get_openai_model"),
     Route("/v1/chat/completions", v1_completions.create_completion, methods=["POST"]),

@@ -73,8 +73,8 @@ async def follow(
         ChatError: ``not_found``, ``cursor_ahead``, ``cursor_expired``.
     """
     engine = engine_of(request)
-    run = await engine.resumable(run_id, after)
-    if not run.status.active and after == run.last_seq:
+    run = await engine.resumable(run_id, 0 if encoder.replays else after)
+    if not (encoder.replays or run.status.active) and after == run.last_seq:
         return nothing_more()
 
     async def gone(_: Message) -> None:

@@ -79,6 +79,9 @@ class SqliteStore:
     async def terms(self, run_id: str) -> Terms:
         return await self._database.read(lambda db: sqlite_runs.find_terms(db, run_id))
 
+    async def claimed(self, key: str) -> str | None:
+        return await self._database.read(lambda db: sqlite_runs.claimed(db, key))
+
     async def request_cancel(self, run_id: str, reason: str) -> None:
         await self._database.write(lambda db: sqlite_runs.request_cancel(db, run_id, reason), durable=True)
 

@@ -98,6 +98,11 @@ def _claimed(db: sqlite3.Connection, claim: Claim | None) -> Started | None:
     return Started(run, created=False, replayed=True)
 
 
+def claimed(db: sqlite3.Connection, key: str) -> str | None:
+    found = rows(db, "SELECT run_id FROM claims WHERE key = ?", (key,))
+    return found[0][0] if found else None
+
+
 def _session_leaf(db: sqlite3.Connection, session: NewSession, user_id: str | None) -> str | None:
     """The session's leaf; the session is created if it is new."""
     found = rows(db, "SELECT user_id, leaf_id FROM sessions WHERE id = ?", (session.id,))

@@ -58,6 +58,7 @@ _TAGS = {
     "Sessions": "Conversations and their messages.",
     "Tools": "What the model may call, and what came of it.",
     "OpenAI": "The same for clients of OpenAI's API, as they are: point their base URL at `/v1`.",
+    "AG-UI": "The same for AG-UI's clients.",
     "Service": "The service itself.",
 }
 

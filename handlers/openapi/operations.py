@@ -18,6 +18,7 @@ from handlers.bodies import (
     SessionChanges,
     UsageParameters,
 )
+from handlers.openapi.ag_ui import AG_UI
 from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
 from handlers.openapi.v1 import V1
 from handlers.views import (
@@ -320,5 +321,5 @@ _FINDING = {
     ),
 }
 
-OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | V1
+OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | V1 | AG_UI
 """By method and path, as the URL table has them."""

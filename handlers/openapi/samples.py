@@ -28,8 +28,10 @@ from chat.runs import Run, RunStatus
 from chat.search import Hit
 from chat.sessions import Message, Session, Turn
 from chat.usage import UsageBy, UsageSum
+from handlers.ag_ui import RunAgentInput
 from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
 from handlers.formats import FORMATS, LINES, Encoder
+from handlers.formats.ag_ui import AgUiEvents
 from handlers.formats.completions import CompletionChunks
 from handlers.formats.frames import notice, retry
 from handlers.v1.bodies import CompletionBody
@@ -150,6 +152,11 @@ EXAMPLES: Mapping[type, object] = {
         "data": [{"id": RUN.model, "object": "model", "created": 0, "owned_by": "openai"}],
     },
     CompletionView: completion_view(_OVER, Turn("assistant", _TEXT)),
+    RunAgentInput: {
+        "threadId": RUN.session_id,
+        "runId": "run-1",
+        "messages": [{"id": "1", "role": "user", "content": "Say hello"}],
+    },
     RunView: run_view(RUN),
     AnswerView: {**run_view(_OVER), "answer": _TEXT},
     QueryView: {"model": RUN.model, "answer": _TEXT},
@@ -189,6 +196,7 @@ STREAMS: Mapping[str, Stream] = {
     "events": _stream("format=events", FORMATS["events"], *_SAID, _COMPLETED),
     "lines": _stream("Text without an end mark", LINES, *_SAID, _COMPLETED),
     "chunks": _stream("Chunks", CompletionChunks(usage=True), *_SAID, _COMPLETED),
+    "ag-ui": _stream("AG-UI", AgUiEvents(RUN.session_id, "run-1"), *_SAID, _COMPLETED),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
     "later": _stream(
         "Come back with the same cursor",

@@ -1,6 +1,6 @@
 """What OpenAI's API is for here."""
 
-from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, SEEN, START, Answer, Operation
+from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, START, Answer, Operation
 from handlers.v1.bodies import CompletionBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView
 
@@ -35,7 +35,6 @@ V1: dict[str, Operation] = {
                 headers=RUN,
             ),
             202: ACCEPTED,
-            204: SEEN,
         },
         raises=(*BODY, "run_in_progress", "run_stopped", *START, *FOLLOW, *MODEL),
         openai=True,

@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from chat.commands import OnBusy
 from handlers.bodies import Body, Id, Key, ModelName, UserId
+from handlers.terms import NO_PARAMETERS
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -55,6 +56,11 @@ class CompletionMessage(Body):
     tool_call_id: CallId | None = None
 
     @property
+    def answer(self) -> str | None:
+        """Which answer it is a part of, where that can be told."""
+        return None
+
+    @property
     def text(self) -> str:
         if isinstance(self.content, list):
             return "".join([part.text for part in self.content])
@@ -64,7 +70,7 @@ class CompletionMessage(Body):
 class FunctionSpec(Body):
     name: ToolName
     description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: dict[str, Any] = Field(default_factory=lambda: NO_PARAMETERS)
 
 
 class ToolBody(Body):

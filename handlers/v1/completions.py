@@ -4,17 +4,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.commands import Leaf, Matching, NewRun
-from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.sessions import NewSession
 from chat.terms import Terms, ToolSpec
 from handlers.answers import answer, claim_of
 from handlers.bodies import Reply, body_of, checked
 from handlers.chat import within_limit
-from handlers.context import engine_of
 from handlers.formats.completions import CompletionChunks
 from handlers.models import chosen_model
-from handlers.templates import prompt_for
+from handlers.terms import terms_of
 from handlers.v1.bodies import DELIVERY, OPTIONS, CompletionBody, CompletionMetadata
 from handlers.v1.turns import instructions_of, turns_of
 from handlers.v1.views import completion_view
@@ -53,12 +51,6 @@ def _session_named(request: Request, body: CompletionBody) -> str | None:
 
 async def _terms(request: Request, body: CompletionBody, session_id: str | None) -> Terms:
     functions = [tool.function for tool in body.tools or ()]
-    specs = [ToolSpec(function.name, function.description, function.parameters) for function in functions]
-    ours = {spec.name for spec in engine_of(request).tools.specs}
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names) or not ours.isdisjoint(names):
-        raise ChatError("invalid_request", "tools: a name is given twice, or is that of one of this service's tools.")
-    prompt = await prompt_for(request, None, {}, session_id)
-    said = instructions_of(body.messages)
+    tools = [ToolSpec(function.name, function.description, function.parameters) for function in functions]
     options = body.model_dump(include=OPTIONS, exclude_none=True)
-    return Terms("\n\n".join([prompt, *said] if prompt else said) or None, specs, options)
+    return await terms_of(request, instructions_of(body.messages), tools, options, session_id)

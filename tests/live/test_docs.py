@@ -74,6 +74,9 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     await call("POST", "/query", json={"prompt": "Why?"})
     await call("POST", "/query/stream", json={"prompt": "Why?"})
 
+    agent = {"threadId": "agent", "runId": "mine", "messages": [{"id": "1", "role": "user", "content": "Hi"}]}
+    await call("POST", "/ag-ui", json=agent)
+    await call("GET", "/ag-ui", params={"runId": "mine"})
     await call("GET", "/v1/models")
     await call("GET", "/v1/models/echo")
     completion = {"messages": [{"role": "user", "content": "Hi"}]}

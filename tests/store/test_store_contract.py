@@ -85,6 +85,12 @@ async def test_start_can_be_read_by_other_processes_at_once(store: Store, other:
     assert await other.history(run.message_id, 1000) == [Turn("user", "Hello")]
 
 
+async def test_key_leads_to_its_run(store: Store) -> None:
+    run = await started(store, claim=Claim("key", "fingerprint"))
+    assert await store.claimed("key") == run.id
+    assert await store.claimed("another") is None
+
+
 async def test_run_without_terms_has_none(store: Store) -> None:
     run = await started(store)
     assert await store.terms(run.id) == NO_TERMS

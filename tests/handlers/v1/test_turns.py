@@ -39,7 +39,7 @@ def test_results_belong_to_the_answer_that_called() -> None:
         {"role": "tool", "tool_call_id": "b", "content": "two"},
         {"role": "tool", "tool_call_id": "a", "content": "one"},
     )
-    step = Step("I look. ", [Call("a", "look", "{}", "one"), Call("b", "look", "{}", "two")])
+    step = Step("I look. ", (Call("a", "look", "{}", "one"), Call("b", "look", "{}", "two")))
     assert turns_of(messages) == [Turn("user", "Hi"), Turn("assistant", "I look. ", [step])]
 
 
