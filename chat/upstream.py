@@ -166,12 +166,18 @@ class CompletionDecoder:
 
 
 class _Calls:
-    """The tool calls that an answer is writing, told apart by their index or, where there is none, by their id."""
+    """The tool calls that an answer is writing.
+
+    A name with a new id begins one, whatever its index: Ollama and some of vLLM's parsers give each call the index 0,
+    Gemini's come without one, and Vertex changes it midway. What has no known id belongs to the call of its index or,
+    without an index, to the last one: some servers make up a new id for every fragment.
+    """
 
     def __init__(self, taken: Collection[str]) -> None:
         self._taken = set(taken)
-        self._open: dict[object, str] = {}
-        self._last: object = None
+        self._begun = 0
+        self._open: dict[int | str, str] = {}
+        self._last: str | None = None
 
     def take(self, fragments: object, parts: list[Part]) -> None:
         for fragment in fragments if isinstance(fragments, list) else ():
@@ -182,19 +188,29 @@ class _Calls:
         function = fragment.get("function")
         if not isinstance(function, dict):
             return
-        name, given = _text(function.get("name")), _text(fragment.get("id"))
-        key = fragment.get("index")
-        if not isinstance(key, int):  # Gemini's calls come whole, without one
-            key = given or (self._last if not name else object())
-        call_id = self._open.get(key)
-        if call_id is None:
-            if not name or len(self._open) >= MAX_CALLS:
-                return  # nobody could call what has no name
-            call_id = self._open[key] = self._id(given)
+        name, given, index = _text(function.get("name")), _text(fragment.get("id")), fragment.get("index")
+        call_id = self._known(given, name, index)
+        if call_id is None and name and self._begun < MAX_CALLS:  # nobody could call what has no name
+            self._begun += 1
+            call_id = self._id(given)
+            if given:
+                self._open[given] = call_id
+            if isinstance(index, int):
+                self._open[index] = call_id
             parts.append(ToolStarted(call_id, name[:MAX_NAME_LENGTH]))
-        self._last = key
-        if arguments := _arguments(function.get("arguments")):
+        self._last = call_id
+        if call_id is not None and (arguments := _arguments(function.get("arguments"))):
             parts.append(ToolDelta(call_id, arguments))
+
+    def _known(self, given: str, name: str, index: object) -> str | None:
+        """The call that a fragment goes on with, if it begins none."""
+        if given in self._open:
+            return self._open[given]
+        if name and given:
+            return None
+        if isinstance(index, int):
+            return self._open.get(index)
+        return None if name else self._last
 
     def _id(self, given: str) -> str:
         """The server's id, which goes back to it with the result, if it can be one; else nine letters and digits,

@@ -58,6 +58,39 @@ def test_calls_without_an_index_are_told_apart_by_their_ids_or_names() -> None:
     assert first.call_id != second.call_id
 
 
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    parts = parts_of(
+        fragment("", index=0, id="call_1", name="f"),
+        fragment("{}", index=0, id=""),
+        fragment("", index=0, id="call_2", name="f"),
+        fragment("[]", index=0),
+        finish(),
+    )
+    assert parts[:-1] == [
+        ToolStarted("call_1", "f"),
+        ToolDelta("call_1", "{}"),
+        ToolStarted("call_2", "f"),
+        ToolDelta("call_2", "[]"),
+    ]
+
+
+def test_call_whose_index_or_id_changes_stays_one() -> None:
+    moved = [fragment(text, index=index, id="call_1", name="f") for index, text in enumerate("{ }")]
+    renamed = [fragment("{", index=0, id="call_1", name="f"), fragment("}", index=0, id="call_2")]
+    unmarked = [fragment("{", id="call_1", name="f"), fragment("}", id="call_2")]
+    for fragments, text in (moved, "{ }"), (renamed, "{}"), (unmarked, "{}"):
+        started, *deltas, _ = parts_of(*fragments, finish())
+        assert started == ToolStarted("call_1", "f")
+        assert deltas == [ToolDelta("call_1", piece) for piece in text]
+
+
+def test_pieces_of_an_ignored_call_go_to_no_other() -> None:
+    parts = parts_of(
+        fragment("{}", id="call_1", name="f"), fragment("[", id="call_2", index=1), fragment("]"), finish()
+    )
+    assert parts[:-1] == [ToolStarted("call_1", "f"), ToolDelta("call_1", "{}")]
+
+
 @pytest.mark.parametrize("given", [None, "", "call_0", "an id", "\n", "x" * 65])
 def test_id_that_cannot_be_one_is_replaced_by_what_every_server_takes(given: str | None) -> None:
     decoder = CompletionDecoder(taken={"call_0"})
