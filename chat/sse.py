@@ -1,7 +1,7 @@
 """Server-Sent Events, read from bytes: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-Pure: no I/O, no await. More lenient than the specification in one point, because real servers need it: the last
-event counts although the empty line behind it is missing.
+Pure: no I/O, no await. More lenient than the specification in two points, because real servers need it: the last
+event counts although the empty line behind it is missing, and ``error:`` is a line of data of an event named so.
 """
 
 from collections.abc import Iterator
@@ -81,6 +81,10 @@ class SSEDecoder:
                 self._name = ""
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ").decode("utf-8", "replace")
+            elif line.startswith(b"error:"):  # llama.cpp's way for long, and still that of servers built on it
+                self._name = "error"
+                self._size += len(line)
+                self._data.append(line[6:])
             elif line == b"data":
                 self._size += len(line)
                 self._data.append(b"")

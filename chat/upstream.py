@@ -124,7 +124,7 @@ class CompletionDecoder:
             self._read(_parse(body), parts)
 
     def _read(self, chunk: dict[str, Any], parts: list[Part]) -> None:
-        if chunk.get("error"):
+        if chunk.get("error") or chunk.get("object") == "error":
             self.label = error_label(chunk)
             raise _reported()
         if usage := _reported_usage(chunk):
@@ -266,10 +266,12 @@ def error_label(body: object) -> str:
     Fit for a log: code and type only, and only if they are words or short numbers. Its messages quote prompts and
     keys.
     """
+    if isinstance(body, list) and body:
+        body = body[0]  # Gemini's
     error = body.get("error", body) if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return ""
-    names = [str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str | int)]
+    names = [str(error[key]) for key in ("code", "type", "status") if isinstance(error.get(key), str | int)]
     return "/".join([name for name in names if _LABEL.fullmatch(name)])
 
 

@@ -71,7 +71,12 @@ def test_name_without_data_dispatches_nothing_and_is_forgotten() -> None:
 
 
 def test_other_fields_are_ignored() -> None:
-    assert decode(b"id: 1\nretry: 5\nerror: {}\nevents: x\ndatas: y\n data: z\ndata: a\n\n") == [("", "a")]
+    assert decode(b"id: 1\nretry: 5\nerrors: {}\nevents: x\ndatas: y\n data: z\ndata: a\n\n") == [("", "a")]
+
+
+def test_error_as_a_field_is_an_event_of_that_name() -> None:
+    assert decode(b"data: a\n\nerror: {}\n\ndata: b") == [("", "a"), ("error", " {}"), ("", "b")]
+    assert outcome(b"error: " + b"x" * MAX_EVENT_BYTES) == ([], "upstream_invalid")
 
 
 def test_last_event_counts_without_its_empty_line() -> None:

@@ -323,6 +323,8 @@ def test_huge_token_fails_before_its_end_has_come() -> None:
         (b"event: error\ndata: secret\n\n", ""),
         (b"event: error\ndata:\n\n", ""),
         (b"event: error\ndata: [DONE]\n\n", ""),
+        (b'error: {"code": 500, "message": "secret"}\n\n', "500"),
+        (sse({"object": "error", "message": "secret", "type": "BadRequestError", "code": 400}), "400/BadRequestError"),
     ],
 )
 @pytest.mark.parametrize("end", [b"", done()])
@@ -394,6 +396,11 @@ def test_arbitrary_json_never_raises_and_gives_parts_that_can_be_stored(values: 
                 assert part.text.encode()
 
 
-@pytest.mark.parametrize("body", [None, [], "x", {"error": None}, {"error": []}, {"code": None, "type": [1]}, {}])
+def test_geminis_errors_come_in_a_list() -> None:
+    error = {"code": 400, "message": "secret", "status": "INVALID_ARGUMENT"}
+    assert error_label([{"error": error}]) == "400/INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("body", [None, [], [7], "x", {"error": None}, {"error": []}, {"code": None, "type": [1]}, {}])
 def test_error_without_a_name_has_no_label(body: object) -> None:
     assert error_label(body) == ""
