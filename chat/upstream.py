@@ -142,10 +142,11 @@ class CompletionDecoder:
                 thought, text = _thoughts(content), _joined(content)
             else:
                 text = _text(content)
+            refusal = "" if text else _text(delta.get("refusal"))  # OpenAI's: said instead of an answer
             if thought:
                 parts.append(ReasoningDelta(thought))
-            if text:
-                parts.append(TextDelta(text))
+            if text or refusal:
+                parts.append(TextDelta(text or refusal))
             if calls := delta.get("tool_calls"):
                 self._calls.take(calls, parts)
         if reason := _text(choice.get("finish_reason")):

@@ -156,6 +156,12 @@ def test_text_and_reason_may_come_in_one_chunk_with_reasoning_first() -> None:
     assert parts_of(sse({"choices": [choice]})) == [ReasoningDelta("a"), TextDelta("b"), Finished("stop")]
 
 
+def test_refusal_is_the_answer_where_there_is_no_other() -> None:
+    first, refusal = ({"content": None, "refusal": text} for text in ("", "No."))
+    refusals = [sse({"choices": [{"delta": delta}]}) for delta in (first, refusal)]
+    assert parts_of(*refusals, chunk("a", refusal="b"), finish())[:-1] == [TextDelta("No."), TextDelta("a")]
+
+
 def test_only_the_first_choice_counts() -> None:
     def choice(index: object, text: str) -> dict[str, object]:
         return {"index": index, "delta": {"content": text}, "finish_reason": None}

@@ -77,3 +77,11 @@ def test_ends_that_overlap_hold_no_text() -> None:
 def test_server_that_puts_something_new_into_each_event_is_parsed_to_the_end() -> None:
     reads = [chunk(str(n), n=n) for n in range(3 * MISSES)]
     assert parts_of(*reads, finish())[:-1] == [TextDelta(str(n)) for n in range(3 * MISSES)]
+
+
+def test_refusal_is_no_text_that_a_mould_is_made_of() -> None:
+    refusal = chunk("", refusal="No.")
+    assert parts_of(refusal, refusal, chunk("a", refusal="No."), finish())[:-1] == [
+        *[TextDelta("No.")] * 2,
+        TextDelta("a"),
+    ]
