@@ -328,9 +328,11 @@ def _usage(value: object) -> Usage | None:
     if not (_is_count(asked) and _is_count(answered)):
         return None
     thought = _part(value.get("completion_tokens_details"), "reasoning_tokens")
-    if thought and value.get("total_tokens") == asked + answered + thought:
-        answered += thought  # xAI and Gemini count the reasoning beside the answer and bill both
+    beside = _part(value, "total_tokens") - asked - answered
+    if beside > 0 and thought in (0, beside):
+        answered, thought = answered + beside, beside  # xAI and Gemini bill the reasoning too; Gemini only in the total
     cached = _part(value.get("prompt_tokens_details"), "cached_tokens") or _part(value, "prompt_cache_hit_tokens")
+    cached = cached or _part(value, "cached_tokens")  # Together's
     return Usage(
         asked,
         answered,
