@@ -1,4 +1,4 @@
-"""Whole answers, decoded. ``tests/streams`` holds some as the servers send them, each with ways of its own."""
+"""Whole answers, decoded. ``tests/streams`` holds what real servers send: its README.md says which, and whence."""
 
 from pathlib import Path
 

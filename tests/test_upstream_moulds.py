@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from chat.ports import Finished, Part
 from chat.upstream import (
     MISSES,
 )
-from tests.decoding import STREAMS, WAVE, decode, parts_of
+from tests.decoding import WAVE, decode, parts_of
 from tests.upstream import chunk, finish
 
 
@@ -50,12 +49,6 @@ def test_reads_that_are_whole_events_give_what_their_bytes_give_one_by_one(reads
     assert outcome(decode(*reads)) == outcome(bit_by_bit(*reads))
     twice = [read for read in reads for _ in range(2)]  # so that moulds are used and not just made
     assert outcome(decode(*twice)) == outcome(bit_by_bit(*twice))
-
-
-@pytest.mark.parametrize("server", STREAMS)
-def test_every_server_is_understood_event_by_event(server: str) -> None:
-    reads = [f"{record}\n\n".encode() for record in STREAMS[server].decode().split("\n\n") if record]
-    assert parts_of(*reads) == parts_of(STREAMS[server])
 
 
 def test_mould_of_another_event_does_not_fit() -> None:
