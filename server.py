@@ -32,7 +32,7 @@ from chat.generation import CrashRecovery, Policy
 from chat.meter import NO_METER
 from chat.ports import ChatModel
 from chat.prompts import Template
-from chat.providers import ECHO, Target
+from chat.providers import ECHO, Target, placeholders
 from chat.routing import Router
 from chat.tools import Toolbox
 from chat.tracing import NO_TRACER, Tracer
@@ -89,6 +89,7 @@ def model_of(settings: Settings) -> Router:
             connect_timeout=settings.connect_timeout,
             silence_timeout=settings.request_timeout,
             first_timeout=settings.first_token_timeout,
+            placeholders=placeholders(target.base_url),
         )
 
     return Router(offered, fallbacks, connect)

@@ -22,7 +22,7 @@ from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, OpenAI
 
 from chat.errors import ModelError
 from chat.ports import ModelRequest, Part
-from chat.providers import KEYLESS
+from chat.providers import KEYLESS, NO_PLACEHOLDERS, Placeholders
 from chat.silence import OverdueError, SilenceLimit
 from chat.steps import Step
 from chat.terms import ToolSpec
@@ -70,7 +70,7 @@ class OpenAIModel:
     A request that names no model is for the one called ``name``; for the log, it stands for all that are asked here.
     ``connect_timeout`` is for name look-up, connection and TLS together; ``first_timeout`` is the longest wait for
     the first part of an answer, ``silence_timeout`` if None; and that is the longest one between two parts. All in
-    seconds. Belongs to one event loop.
+    seconds. ``placeholders`` are what the server insists on. Belongs to one event loop.
     """
 
     def __init__(
@@ -82,8 +82,10 @@ class OpenAIModel:
         connect_timeout: float,
         silence_timeout: float,
         first_timeout: float | None = None,
+        placeholders: Placeholders = NO_PLACEHOLDERS,
     ) -> None:
         self.name = name
+        self._placeholders = placeholders
         self._first_timeout = first_timeout or silence_timeout
         self._silence_timeout = silence_timeout
         self._client = AsyncOpenAI(
@@ -146,7 +148,7 @@ class OpenAIModel:
         body: dict[str, object] = {
             **request.options,
             "model": request.model or self.name,
-            "messages": _messages(request),
+            "messages": _messages(request, self._placeholders),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -200,33 +202,35 @@ def _tool(spec: ToolSpec) -> dict[str, object]:
     return {"type": "function", "function": function}
 
 
-def _messages(request: ModelRequest) -> list[dict[str, object]]:
+def _messages(request: ModelRequest, placeholders: Placeholders) -> list[dict[str, object]]:
     messages: list[dict[str, object]] = []
     for turn in request.messages:
         for step in turn.steps:
-            messages += _step(step)
+            messages += _step(step, placeholders)
         said = turn.content[sum(len(step.text) for step in turn.steps) :]
         if said or not turn.steps:
-            messages.append({"role": turn.role, "content": said})
+            extra = placeholders.message if turn.role == "assistant" else {}
+            messages.append({"role": turn.role, "content": said, **extra})
     for step in request.steps:
-        messages += _step(step)
+        messages += _step(step, placeholders)
     if request.prefix:
-        messages.append({"role": "assistant", "content": request.prefix})
+        messages.append({"role": "assistant", "content": request.prefix, **placeholders.message})
         messages.append({"role": "user", "content": CONTINUE})
     return messages
 
 
-def _step(step: Step) -> Iterator[dict[str, object]]:
+def _step(step: Step, placeholders: Placeholders) -> Iterator[dict[str, object]]:
     """What the model said and called, and what it was answered: a message each."""
     calls = [
         {
             "id": call.id,
             "type": "function",
             "function": {"name": _NO_NAME.sub("_", call.name), "arguments": _object(call.arguments)},
+            **placeholders.call,
         }
         for call in step.calls
     ]
-    yield {"role": "assistant", "content": step.text or None, "tool_calls": calls}
+    yield {"role": "assistant", "content": step.text or None, "tool_calls": calls, **placeholders.message}
     for call in step.calls:
         answer = call.result if call.result is not None else f"Error: {call.error or UNANSWERED}"
         yield {"role": "tool", "tool_call_id": call.id, "content": answer}

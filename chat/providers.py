@@ -40,6 +40,38 @@ PRESETS: Mapping[str, Preset] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Placeholders:
+    """What goes into a history for members that a server wants to have back of its own answers, and that are not kept.
+
+    ``message`` are members of each message of the assistant, ``call`` those of each call in it.
+    """
+
+    message: Mapping[str, object] = field(default_factory=dict)
+    call: Mapping[str, object] = field(default_factory=dict)
+
+
+NO_PLACEHOLDERS = Placeholders()
+
+PLACEHOLDERS: Mapping[str, Placeholders] = {
+    # From V3.2 on, where tools were called: "Missing `reasoning_content` field in the assistant message". V4 takes none
+    # that is empty. https://api-docs.deepseek.com/guides/thinking_mode
+    "api.deepseek.com": Placeholders(message={"reasoning_content": " "}),
+    # From Gemini 3 on: "Function call is missing a thought_signature". Google's own way around it:
+    # https://ai.google.dev/gemini-api/docs/thought-signatures
+    "generativelanguage.googleapis.com": Placeholders(
+        call={"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+    ),
+}
+"""By the host of those that answer 400 to a history without; others may refuse what they do not know."""
+
+
+def placeholders(base_url: str) -> Placeholders:
+    """What the server at ``base_url`` insists on."""
+    host = base_url.partition("://")[2].partition("/")[0]
+    return PLACEHOLDERS.get(host.lower(), NO_PLACEHOLDERS)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A model, and where it is asked for.
 

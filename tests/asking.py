@@ -7,6 +7,7 @@ from typing import Any
 from chat.errors import ModelError
 from chat.model import OpenAIModel
 from chat.ports import ChatModel, ModelRequest, Part
+from chat.providers import NO_PLACEHOLDERS, Placeholders
 from chat.sessions import Turn
 from tests.upstream import Reply, Upstream
 
@@ -28,7 +29,13 @@ REJECTED = ("upstream_rejected", False, False)
 
 @asynccontextmanager
 async def model_at(
-    base_url: str, *, api_key: str = KEY, connect: float = 5, silence: float = 5, first: float | None = None
+    base_url: str,
+    *,
+    api_key: str = KEY,
+    connect: float = 5,
+    silence: float = 5,
+    first: float | None = None,
+    placeholders: Placeholders = NO_PLACEHOLDERS,
 ) -> AsyncGenerator[OpenAIModel, None]:
     model = OpenAIModel(
         name="gpt-test",
@@ -37,6 +44,7 @@ async def model_at(
         connect_timeout=connect,
         silence_timeout=silence,
         first_timeout=first,
+        placeholders=placeholders,
     )
     try:
         yield model

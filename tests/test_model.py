@@ -11,6 +11,7 @@ from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, Usage
 from chat.model import CONTINUE, FINISH_GRACE, UNANSWERED
 from chat.ports import Finished, ModelRequest
+from chat.providers import Placeholders
 from chat.sessions import Turn
 from chat.steps import Call, Step
 from chat.terms import ToolSpec
@@ -106,6 +107,22 @@ async def test_tools_and_what_they_have_answered_are_told_to_the_model() -> None
         called("call_3", "{}", "Again. "),
         told("call_3", "Error: No such city."),
     ]
+
+
+async def test_placeholders_stand_in_what_the_assistant_has_said_and_called() -> None:
+    asked = Step("", [Call("call_1", "weather", "{}", "It rains.")])
+    request = ModelRequest([Turn("user", "Hi"), Turn("assistant", "Rain.", [asked])], prefix="Ra", steps=[asked])
+    wanted = Placeholders(message={"reasoning_content": " "}, call={"extra_content": {"google": {}}})
+    async with playing(completion("in."), placeholders=wanted) as (upstream, model):
+        await ask(model, request)
+        first, *messages = (await upstream.request(0)).body["messages"]
+    function = {"name": "weather", "arguments": "{}"}
+    call = {"id": "call_1", "type": "function", "function": function, "extra_content": {"google": {}}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": " "}
+    told = {"role": "tool", "tool_call_id": "call_1", "content": "It rains."}
+    said, begun = ({"role": "assistant", "content": text, "reasoning_content": " "} for text in ("Rain.", "Ra"))
+    assert first == {"role": "user", "content": "Hi"}
+    assert messages == [called, told, said, called, told, begun, {"role": "user", "content": CONTINUE}]
 
 
 async def test_request_may_name_another_model() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from chat.providers import PRESETS, Directory, Target
+from chat.providers import NO_PLACEHOLDERS, PLACEHOLDERS, PRESETS, Directory, Target, placeholders
 
 KEYS = {variable: variable.lower() for preset in PRESETS.values() for variable in preset.variables}
 
@@ -89,3 +89,12 @@ def test_default_without_its_key_is_a_mistake_and_not_echo() -> None:
 def test_keys_are_not_shown() -> None:
     known = directory(*KEYS)
     assert "groq_api_key" not in f"{known!r} {known.find('groq/llama')!r}"
+
+
+def test_those_that_insist_on_more_get_placeholders_and_no_others() -> None:
+    found = {provider for provider, preset in PRESETS.items() if placeholders(preset.base_url) != NO_PLACEHOLDERS}
+    assert found == {"deepseek", "gemini"}
+    for host, wanted in PLACEHOLDERS.items():
+        assert placeholders(f"https://{host.upper()}") == wanted
+    for other in ("", "nonsense", "http://[", "https://proxy.example/api.deepseek.com/v1"):
+        assert placeholders(other) == NO_PLACEHOLDERS
