@@ -97,23 +97,17 @@ async def _made(tool: Tool, call: Call, context: ToolContext, span: ToolSpan) ->
     except ToolError as error:
         span.failed(type(error).__name__)
         return replace(call, error=_told(str(error)) or FAILED)
-    except TimeoutError:
-        if limit.expired():
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the run is being stopped; else the tool has cancelled itself
+        if isinstance(error, TimeoutError) and limit.expired():
             span.failed("timeout")
             logger.warning("a tool took too long", extra=extra)
             return replace(call, error="The tool took too long. It may have taken effect.")
-        span.failed("TimeoutError")
-        logger.exception("a tool failed", extra=extra)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        span.failed("CancelledError")
-        logger.exception("a tool was cancelled from inside", extra=extra)
-    except Exception as error:
         span.failed(type(error).__name__)
         logger.exception("a tool failed", extra=extra)
-    return replace(call, error=FAILED)
+        return replace(call, error=FAILED)
 
 
 def _told(text: str) -> str:
