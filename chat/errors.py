@@ -1,6 +1,6 @@
 """What can go wrong, as the domain says it. Only the handlers know which HTTP status a code becomes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class ChatError(Exception):
@@ -31,6 +31,8 @@ class ModelError(ChatError):
 
     ``transient`` tells the engine that the very same request may be sent again, as long as nothing was shown.
     ``final`` says that the request is at fault, such as by a text that is refused: no other model should be asked.
+    ``taken`` says that the upstream had taken the request up, so that it may charge for it; ``charged`` are the models
+    of which that is so, where several were asked.
     """
 
     def __init__(
@@ -41,12 +43,15 @@ class ModelError(ChatError):
         retryable: bool,
         transient: bool = False,
         final: bool = False,
+        taken: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(code, message, retry_after=retry_after)
         self.retryable = retryable
         self.transient = transient
         self.final = final
+        self.taken = taken
+        self.charged: Sequence[str] = ()
 
 
 class StoreUnavailableError(ChatError):

@@ -6,7 +6,7 @@ run's start: it is known before the model says anything and stands in no log.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, TypeGuard, get_args
 
@@ -65,12 +65,14 @@ class ModelSelected:
     """Which model speaks from here on, and why; the run's own model does where nothing says otherwise.
 
     ``default``: the run's own is not known here any more. ``fallback``: it failed, as ``cause`` says. ``requested``:
-    it is the run's own that goes on with an answer of which another may have written the beginning.
+    it is the run's own that goes on where another has spoken. ``charged`` are those that were asked before it and
+    failed when they had taken the request up: they may charge for it.
     """
 
     model: str
     reason: Reason
     cause: str | None = None
+    charged: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,9 @@ def payload_of(event: Event) -> dict[str, object]:
     """The event's members as JSON-ready values; absent optional ones are left out."""
     if isinstance(event, TextDelta | ReasoningDelta):  # the hot path: no recursion through asdict
         return {"text": event.text}
-    members = {key: value for key, value in asdict(event).items() if value is not None}
+    members = {key: value for key, value in asdict(event).items() if value not in (None, ())}
+    if isinstance(event, ModelSelected) and event.charged:
+        members["charged"] = list(event.charged)
     if isinstance(event, Terminal) and event.usage is not None:
         members["usage"] = usage_members(event.usage)
     return members
@@ -242,6 +246,8 @@ def load(name: str, body: str) -> Event:
     members = json.loads(body)
     if isinstance(members.get("usage"), dict):
         members["usage"] = Usage(**members["usage"])
+    if kind is ModelSelected:
+        members["charged"] = tuple(members.get("charged", ()))
     return kind(**members)
 
 
@@ -250,6 +256,6 @@ def answer_text(events: Iterable[Event]) -> str:
     return "".join([event.text for event in events if isinstance(event, TextDelta)])
 
 
-def completed(text: str, finish_reason: str, usage: Usage | None) -> RunCompleted:
+def completed(text: str, finish_reason: str, usage: Usage | None = None) -> RunCompleted:
     """The completed event that proves ``text``."""
     return RunCompleted(finish_reason, len(text), hashlib.sha256(text.encode()).hexdigest(), usage)

@@ -30,8 +30,11 @@ from chat.journal import Journal
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Finished, ModelRequest, Store
+from chat.runs import Run
 from chat.sessions import Turn
+from chat.spending import tokens_of
 from chat.steps import Call, Stage, Step, open_calls, steps_of
+from chat.terms import Terms
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import StepSpan
 from chat.usage import BYTES_PER_TOKEN
@@ -188,7 +191,7 @@ class Generation:
     ) -> Terminal:
         """``theirs`` are the tools that the client runs: the run ends where one is called."""
         if live.events:
-            live.spending.recover([turn.content for turn in request.messages], live.events)
+            live.spending.recover(live.run.model, request.messages, live.events)
         if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
             *before, last = request.steps
             with live.span.step(len(request.steps)) as span:
@@ -198,18 +201,19 @@ class Generation:
             with live.span.step(len(request.steps) + 1) as span:
                 heard = await self._step(live, request, span)
                 assert heard.finished is not None
-                live.spending.end(heard.finished.usage, *live.said)
+                live.spending.end(heard.finished.usage, live.said)
                 calls = self._whole(live, heard.calls, heard.finished.reason)
                 if not calls:
-                    return completed(live.answer, heard.finished.reason, live.spending.total(*live.said))
+                    return completed(live.answer, heard.finished.reason)
                 text = live.answer[sum(len(step.text) for step in request.steps) :]
                 await self._call(live, calls)
                 ours = [call for call in calls if call.name not in theirs]
                 step = Step(text, await self._use(live, ours, limit, span))
                 if len(ours) < len(calls):
-                    return completed(live.answer, "tool_calls", live.spending.total(*live.said))
+                    return completed(live.answer, "tool_calls")
             taken = {*request.taken, *heard.written}
-            request = replace(request, steps=[*request.steps, step], prefix="", taken=taken)
+            speaker = heard.model or request.speaker
+            request = replace(request, steps=[*request.steps, step], prefix="", speaker=speaker, taken=taken)
         raise TooManyStepsError
 
     async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> _Heard:
@@ -225,7 +229,7 @@ class Generation:
                         call.attempt_failed(error.code)
                     silent = live.queued == queued
                     if silent:
-                        live.spending.drop()
+                        live.spending.drop(error.charged)
                     wait = self._wait_before(attempt, error) if silent else None
                     extra = {"run_id": live.run.id, "code": error.code, "repeat_in": wait}
                     logger.warning("the model failed: %s", error.code, extra=extra)
@@ -244,31 +248,42 @@ class Generation:
         Raises:
             StoreUnavailableError: not now; the next call tries again.
         """
-        if live.events and live.spending.total(*live.said) is None:
-            history = await self._store.history(live.run.message_id, self._policy.context_tokens * BYTES_PER_TOKEN)
-            live.spending.recover([turn.content for turn in history], live.events)
+        if live.events and not live.spending.shares(live.said):
+            messages = await self._messages(live.run, await self._store.terms(live.run.id))
+            live.spending.recover(live.run.model, messages, live.events)
 
     async def _request(self, live: LiveRun) -> tuple[ModelRequest, Collection[str]]:
         """What the model is asked, and which of the tools are the client's."""
         await self._journal.landed(live)  # what resuming has added to the log
-        run, policy = live.run, self._policy
-        terms = await self._store.terms(run.id)
+        run, terms = live.run, await self._store.terms(live.run.id)
+        steps, prefix = steps_of(live.events)
+        selected = [event.model for event in live.events if isinstance(event, ModelSelected)]
+        request = ModelRequest(
+            await self._messages(run, terms),
+            prefix,
+            steps,
+            [*self._tools.specs, *terms.tools],
+            model=run.model,
+            speaker=selected[-1] if selected else "",
+            taken={event.call_id for event in live.events if isinstance(event, ToolStarted)},
+            options=terms.options,
+        )
+        return request, {spec.name for spec in terms.tools}
+
+    async def _messages(self, run: Run, terms: Terms) -> Sequence[Turn]:
+        policy = self._policy
         prompts = (policy.system_prompt, terms.instructions)
         system = [Turn("system", prompt) for prompt in prompts if prompt]
         budget = policy.context_tokens * BYTES_PER_TOKEN - sum(len(turn.content.encode()) for turn in system)
         history = list(await self._store.history(run.message_id, max(budget, 0)))
         while len(history) > 1 and history[0].role == "assistant":  # cut in the middle: an answer without its question
             history.pop(0)
-        steps, prefix = steps_of(live.events)
-        taken = {event.call_id for event in live.events if isinstance(event, ToolStarted)}
-        tools = [*self._tools.specs, *terms.tools]
-        request = ModelRequest([*system, *history], prefix, steps, tools, run.model, taken, terms.options)
-        return request, {spec.name for spec in terms.tools}
+        return [*system, *history]
 
     async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
         heard = _Heard()
         room = self._policy.answer_limit - len(live.answer)
-        live.spending.ask(request, *live.said)
+        live.spending.ask(request.model, tokens_of(request.messages, request.steps, request.prefix), live.said)
         async with aclosing(self._model.stream(request)) as reads:
             async for parts in reads:
                 for part in parts:
@@ -279,6 +294,8 @@ class Generation:
                         continue
                     else:
                         room -= heard.take(part)
+                        if isinstance(part, ModelSelected):
+                            live.spending.select(part)
                     if room < 0:
                         raise AnswerTooLongError
                     self._journal.append(live, part)

@@ -166,7 +166,7 @@ class Journal:
         if isinstance(last, Terminal):
             log = [*live.events, *events]
             steps = steps_of(log)[0] if any(isinstance(event, ToolCalled) for event in log) else ()
-            append.settlement = Settlement(last, live.answer, log, steps, cost=live.cost)
+            append.settlement = Settlement(last, live.answer, log, steps, live.shares)
         append.durable = isinstance(last, ToolCalled | ToolApproval | ToolDecided | ToolFinished)
         return append
 

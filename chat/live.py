@@ -8,8 +8,9 @@ from chat.errors import ChatError
 from chat.events import Event, ReasoningDelta, TextDelta, ToolCalled, ToolDelta, ToolFinished, ends
 from chat.ports import Batch, Store
 from chat.runs import Run
-from chat.spending import Spending
+from chat.spending import Said, Spending
 from chat.tracing import NO_SPAN, RunSpan
+from chat.usage import Share
 
 LOAD_EVENTS = 4_096
 """Events read from the store at once when a run comes into this process's memory."""
@@ -38,7 +39,7 @@ class LiveRun:
     ``events`` are visible: committed by this process, or read from the journal of another. ``closed`` means that
     no more will become visible here, be it that the run has ended or that it goes on elsewhere. ``trouble`` is set
     while its log cannot be written. ``whole`` is False while ``events`` may lack what an earlier owner committed.
-    ``began`` is when it came here, by the monotonic clock. ``cost`` is set at its end, in nano-dollars.
+    ``began`` is when it came here, by the monotonic clock. ``shares`` of what it used are set at its end.
     """
 
     def __init__(self, run: Run, *, owned: bool) -> None:
@@ -50,7 +51,7 @@ class LiveRun:
         self.began = time.monotonic()
         self.spending = Spending()
         self.span: RunSpan = NO_SPAN
-        self.cost: int | None = None
+        self.shares: Sequence[Share] = ()
         self.trouble: ChatError | None = None
         self.followers = 0
         self.pending: list[Event] = []
@@ -61,6 +62,7 @@ class LiveRun:
         """Called when nothing more can be appended: a model that is silent would not notice."""
         self._answer: list[str] = []
         self._reasoning: list[str] = []
+        self._arguments: list[str] = []
         self._lookouts: set[Callable[[], object]] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._page: Batch | None = None
@@ -72,9 +74,9 @@ class LiveRun:
         return "".join(self._answer)
 
     @property
-    def said(self) -> tuple[str, str]:
-        """The answer and the reasoning, both with what still waits for the committer."""
-        return self.answer, "".join(self._reasoning)
+    def said(self) -> Said:
+        """With what still waits for the committer."""
+        return Said(self.answer, "".join(self._reasoning), "".join(self._arguments))
 
     def feed(self, first_seq: int, events: Sequence[Event]) -> bool:
         """Make committed events visible, those that are not yet; False if some before them are missing."""
@@ -85,6 +87,7 @@ class LiveRun:
         if fresh:
             self._answer += [event.text for event in fresh if isinstance(event, TextDelta)]
             self._reasoning += [event.text for event in fresh if isinstance(event, ReasoningDelta)]
+            self._arguments += [event.text for event in fresh if isinstance(event, ToolDelta)]
             self.publish(fresh)
         return True
 
@@ -94,6 +97,8 @@ class LiveRun:
             self._answer.append(event.text)
         elif isinstance(event, ReasoningDelta):
             self._reasoning.append(event.text)
+        elif isinstance(event, ToolDelta):
+            self._arguments.append(event.text)
         self.pending.append(event)
         self.queued += 1
 

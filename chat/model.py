@@ -314,7 +314,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _timeout() -> ModelError:
     message = "The model did not answer in time."
-    return ModelError("upstream_timeout", message, retryable=True, transient=True)
+    return ModelError("upstream_timeout", message, retryable=True, transient=True, taken=True)
 
 
 def _unreadable() -> ModelError:

@@ -12,7 +12,7 @@ from chat.search import Hit, Search
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from chat.steps import Step
 from chat.terms import Terms, ToolSpec
-from chat.usage import UsageQuery, UsageSum
+from chat.usage import Share, UsageQuery, UsageSum
 
 # --- the model ------------------------------------------------------------------------------------------------
 
@@ -22,8 +22,9 @@ class ModelRequest:
     """``messages`` end with the user's. ``steps`` are those that the answer has behind it, ``prefix`` is the stored
     part of the one that is to be continued.
 
-    ``model`` is the one that is asked for; empty where whoever is asked has only one. ``taken`` are the ids of all
-    calls that the run's log tells of, those that were cut off included. ``options`` are the client's, for the upstream.
+    ``model`` is the one that is asked for; empty where whoever is asked has only one. ``speaker`` is another that the
+    run's log says has spoken last. ``taken`` are the ids of all calls that the log tells of, those that were cut off
+    included. ``options`` are the client's, for the upstream.
     """
 
     messages: Sequence[Turn]
@@ -31,6 +32,7 @@ class ModelRequest:
     steps: Sequence[Step] = ()
     tools: Sequence[ToolSpec] = ()
     model: str = ""
+    speaker: str = ""
     taken: Collection[str] = ()
     options: Mapping[str, object] = field(default_factory=dict)
 
@@ -80,15 +82,14 @@ class ChatModel(Protocol):
 class Settlement:
     """The end of a run: its terminal event, the whole answer, and the whole log for the run's own storage.
 
-    ``steps`` are those in which tools were called. ``cost`` is what the terminal event's usage costs, in nano-dollars;
-    None where no price is known.
+    ``steps`` are those in which tools were called. ``shares`` are what the terminal event's usage is the sum of.
     """
 
     terminal: Terminal
     answer: str
     log: Sequence[Event]
     steps: Sequence[Step] = ()
-    cost: int | None = None
+    shares: Sequence[Share] = ()
 
 
 @dataclass(slots=True)

@@ -94,7 +94,7 @@ class Router:
             first = self._known[self.name]
             yield first, "default"
         else:
-            yield first, "requested" if (request.prefix or request.steps) and self._fallbacks else None
+            yield first, "requested" if request.speaker not in ("", first.id) else None
         for target in self._fallbacks:
             if target.id != first.id:
                 yield target, "fallback"
@@ -138,21 +138,27 @@ class _Stream:
     async def _first(self) -> Sequence[Part]:
         """The first read of the first model in the chain that has one."""
         failures: list[ModelError] = []
+        charged: list[str] = []
         for target, reason in self._router.chain(self._request):
             try:
                 parts = await self._open(target)
             except ModelError as error:
-                if error.final:
-                    raise
                 failures.append(error)
+                if error.taken:
+                    charged.append(target.id)
+                if error.final:
+                    break
                 continue
             if reason is None:
                 return parts
             cause = failures[0].code if failures else None
             logger.info("model %s answers: %s %s", target.id, reason, cause or "")
             # With the first parts, and so only if there are any: a model that was chosen in vain has shown nothing.
-            return [ModelSelected(target.id, reason, cause), *parts]
-        raise min([error for error in failures if error.transient], key=_patience, default=failures[0])
+            return [ModelSelected(target.id, reason, cause, tuple(charged)), *parts]
+        transient = [error for error in failures if error.transient]
+        failure = failures[-1] if failures[-1].final else min(transient, key=_patience, default=failures[0])
+        failure.charged = tuple(charged)
+        raise failure
 
     async def _open(self, target: Target) -> Sequence[Part]:
         attempt = self._router.admit(target)

@@ -16,8 +16,9 @@ from chat.live import LiveRun, LiveRuns
 from chat.meter import NO_METER, Meter
 from chat.ports import Store
 from chat.runs import STATUS_OF, Run
+from chat.spending import total_of
 from chat.tracing import NO_TRACER, RunSpan, Tracer
-from chat.usage import Prices, cost_of
+from chat.usage import Prices, priced
 
 SETTLE_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between the tries to settle a run whose log cannot be written; the last one repeats."""
@@ -181,8 +182,8 @@ class Runner:
                 if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
                     await self._live.load(live)
                 await self._generation.recover_usage(live)
-                usage = live.spending.total(*live.said)
-                live.cost = cost_of(usage, live.run.model, self._prices)
+                shares = live.spending.shares(live.said)
+                live.shares, usage = priced(shares, self._prices), total_of(shares)
                 ended = replace(terminal, usage=usage)
                 if not await self._journal.settle(live, ended):
                     return None

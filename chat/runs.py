@@ -37,7 +37,8 @@ class Run:
     ``message_id`` is the user's message, ``answer_id`` the assistant's, chosen at the start so that a queued
     message can name its parent before that exists. ``last_seq`` and ``terminal`` are set when the run has ended.
     ``owner`` is the process that generates it and ``epoch`` counts the owners it has had. Times are milliseconds
-    since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where no price is known.
+    since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where the price of any
+    model that was asked is unknown.
     """
 
     id: str

@@ -1,101 +1,137 @@
 """What one run has used so far, kept while it is generated."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
-from chat.events import SPEECH, Event, ReasoningDelta, Seam, TextDelta, ToolCalled, ToolFinished, Usage
-from chat.ports import ModelRequest
+from chat.events import SPEECH, Event, ModelSelected, ReasoningDelta, Seam, TextDelta, ToolDelta, ToolFinished, Usage
+from chat.sessions import Turn
 from chat.steps import Step
 from chat.usage import tokens_in
 
 
-class Spending:
-    """The model's answers that are over as they were reported, the one under way as it can be estimated.
+class Said(NamedTuple):
+    """All that the models have said in a run so far. ``arguments`` are those of the calls that they wrote."""
 
-    What was said is given as the whole answer and the whole reasoning of the run so far.
-    """
+    answer: str
+    reasoning: str
+    arguments: str
+
+
+class Spending:
+    """By model: the answers that are over as they were reported, the one under way as it can be estimated."""
 
     def __init__(self) -> None:
-        self._over: Usage | None = None
-        self._input: int | None = None  # tokens of the request under way
-        self._before = (0, 0)  # characters of answer and reasoning in front of what it brings
+        self._over: dict[str, Usage] = {}
+        self._asked: tuple[str, int] | None = None  # who has the request under way, and its tokens
+        self._before = (0, 0, 0)  # characters of what was said in front of what it brings
 
-    def ask(self, request: ModelRequest, answer: str, reasoning: str) -> None:
+    def ask(self, model: str, tokens: int, said: Said) -> None:
         """A request goes out. One that was still under way has brought what was said until now."""
-        self.end(None, answer, reasoning)
-        said = sum([tokens_in(turn.content) + _tokens(turn.steps, told=False) for turn in request.messages])
-        self._input = said + _tokens(request.steps) + tokens_in(request.prefix)
-        self._before = (len(answer), len(reasoning))
+        self.end(None, said)
+        self._asked = model, tokens
+        self._before = len(said.answer), len(said.reasoning), len(said.arguments)
 
-    def end(self, reported: Usage | None, answer: str, reasoning: str) -> None:
+    def select(self, selected: ModelSelected) -> None:
+        """Another model than the one that was asked answers the request under way."""
+        assert self._asked is not None
+        _, tokens = self._asked
+        self._charge(selected.charged, tokens)
+        self._asked = selected.model, tokens
+
+    def end(self, reported: Usage | None, said: Said) -> None:
         """The answer to the request under way is complete, with what the upstream says that it used."""
-        self._over = _plus(self._over, reported or self._estimate(answer, reasoning))
-        self._input = None
+        if self._asked is not None:
+            model, tokens = self._asked
+            self._add(model, reported or self._estimate(tokens, said))
+            self._asked = None
 
-    def drop(self) -> None:
-        """The request under way was turned down: nothing was said, and nothing is charged."""
-        self._input = None
+    def drop(self, charged: Iterable[str]) -> None:
+        """The request under way came to nothing; it is charged to those models that had taken it up."""
+        assert self._asked is not None
+        self._charge(charged, self._asked[1])
+        self._asked = None
 
-    def recover(self, messages: Iterable[str], log: Sequence[Event]) -> None:
-        """Add what earlier owners of the run asked, as far as the log tells: who had nothing to say left no trace."""
-        sent = sum([tokens_in(message) for message in messages])
-        for said, thought, answered in _answers(log):
+    def recover(self, model: str, messages: Iterable[Turn], log: Iterable[Event]) -> None:
+        """Add what earlier owners of the run asked, as far as the log tells: who had nothing to say left no trace.
+
+        ``model`` is the run's own, which speaks where the log names no other.
+        """
+        sent = tokens_of(messages)
+        for answer in _answers(model, log):
+            said, thought, told = (tokens_in("".join(texts)) for texts in (answer.said, answer.thought, answer.told))
+            self._charge(answer.charged, sent)
             if said or thought:
-                self._over = _plus(self._over, Usage(sent, said + thought, "estimated", reasoning_tokens=thought))
-            sent += said + answered
+                self._add(answer.model, Usage(sent, said + thought, "estimated", reasoning_tokens=thought))
+            sent += said + told
 
-    def total(self, answer: str, reasoning: str) -> Usage | None:
-        """All of it up to now; None if the model was never asked."""
-        return _plus(self._over, self._estimate(answer, reasoning))
+    def shares(self, said: Said) -> Mapping[str, Usage]:
+        """All of it up to now, by model."""
+        if self._asked is None:
+            return self._over
+        model, tokens = self._asked
+        estimate = self._estimate(tokens, said)
+        return self._over | {model: self._over[model] + estimate if model in self._over else estimate}
 
-    def _estimate(self, answer: str, reasoning: str) -> Usage | None:
-        if self._input is None:
-            return None
-        texts, thoughts = self._before
-        thought = tokens_in(reasoning[thoughts:])
-        return Usage(self._input, tokens_in(answer[texts:]) + thought, "estimated", reasoning_tokens=thought)
+    def _estimate(self, tokens: int, said: Said) -> Usage:
+        answer, thought, written = (tokens_in(text[start:]) for text, start in zip(said, self._before, strict=True))
+        return Usage(tokens, answer + thought + written, "estimated", reasoning_tokens=thought)
 
+    def _charge(self, models: Iterable[str], tokens: int) -> None:
+        for model in models:
+            self._add(model, Usage(tokens, 0, "estimated"))
 
-def _tokens(steps: Iterable[Step], *, told: bool = True) -> int:
-    """What the calls and their answers come to; with ``told`` what was said beside them, too."""
-    texts = [text or "" for step in steps for call in step.calls for text in (call.arguments, call.result, call.error)]
-    return sum(map(tokens_in, texts)) + sum([tokens_in(step.text) for step in steps if told])
-
-
-def _plus(one: Usage | None, other: Usage | None) -> Usage | None:
-    return one + other if one is not None and other is not None else one or other
+    def _add(self, model: str, usage: Usage) -> None:
+        self._over[model] = self._over[model] + usage if model in self._over else usage
 
 
-class _Told(NamedTuple):
-    """One answer of the model, its calls included, and what tools told it then."""
-
-    said: list[str]
-    thought: list[str]
-    answered: list[str]
+def total_of(shares: Mapping[str, Usage]) -> Usage | None:
+    """All of them together; None if no model was asked."""
+    return reduce(add, shares.values()) if shares else None
 
 
-def _answers(log: Sequence[Event]) -> list[tuple[int, int, int]]:
-    """Tokens of what each answer said, thought and was answered.
+def tokens_of(messages: Iterable[Turn], steps: Iterable[Step] = (), prefix: str = "") -> int:
+    """What a request comes to, as far as it can be estimated."""
+    said = sum([tokens_in(turn.content) + _tokens_of(turn.steps, text=False) for turn in messages])
+    return said + _tokens_of(steps) + tokens_in(prefix)
 
-    An answer ends where another owner goes on, and where the model speaks again behind what tools have answered.
-    """
-    answers = [_Told([], [], [])]
+
+def _tokens_of(steps: Iterable[Step], *, text: bool = True) -> int:
+    """What the calls and their answers come to; with ``text`` what was said beside them, too."""
+    parts = [part or "" for step in steps for call in step.calls for part in (call.arguments, call.result, call.error)]
+    return sum(map(tokens_in, parts)) + sum([tokens_in(step.text) for step in steps if text])
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer of a model, its calls included, what tools told it then, and who was asked in vain before it."""
+
+    model: str
+    said: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    charged: Sequence[str] = ()
+
+
+def _answers(model: str, log: Iterable[Event]) -> list[_Answer]:
+    """An answer ends where another owner goes on, and where a model speaks again behind what tools have answered."""
+    answers = [_Answer(model)]
     for event in log:
         last = answers[-1]
-        if isinstance(event, Seam) or (last.answered and isinstance(event, SPEECH)):
-            last = _Told([], [], [])
+        if isinstance(event, Seam) or (last.told and isinstance(event, (*SPEECH, ModelSelected))):
+            last = _Answer(model)
             answers.append(last)
         match event:
-            case TextDelta(text) | ToolCalled(_, _, text):
+            case TextDelta(text) | ToolDelta(_, text):
                 last.said.append(text)
             case ReasoningDelta(text):
                 last.thought.append(text)
             case ToolFinished(_, result, error):
-                last.answered.append(result or error or "")
+                last.told.append(result or error or "")
+            case ModelSelected():
+                last.model, last.charged = event.model, event.charged
             case _:
                 pass
-    return [(_tokens_of(one.said), _tokens_of(one.thought), _tokens_of(one.answered)) for one in answers]
-
-
-def _tokens_of(texts: Iterable[str]) -> int:
-    return tokens_in("".join(texts))
+    return answers

@@ -157,7 +157,7 @@ class CompletionDecoder:
         self.done = True
         if self._reason is None:
             message = "The model's answer broke off before it was complete."
-            self.failure = ModelError("upstream_incomplete", message, retryable=True, transient=True)
+            self.failure = ModelError("upstream_incomplete", message, retryable=True, transient=True, taken=True)
         else:
             parts.append(Finished(self._reason, self._usage))
 

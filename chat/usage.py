@@ -37,13 +37,22 @@ class Price:
 
 
 Prices: TypeAlias = Mapping[str, Price]
-"""By the model's name, as a run has it."""
+"""By the model's name."""
 
 
-def cost_of(usage: Usage | None, model: str, prices: Prices) -> int | None:
-    """What a run of this model costs, in nano-dollars; None if it used nothing or nobody knows the price."""
-    price = prices.get(model)
-    return None if price is None or usage is None else price.of(usage)
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one model has used in a run. ``cost`` is in nano-dollars, None where nobody knows the model's price."""
+
+    model: str
+    usage: Usage
+    cost: int | None = None
+
+
+def priced(shares: Mapping[str, Usage], prices: Prices) -> list[Share]:
+    return [
+        Share(model, usage, prices[model].of(usage) if model in prices else None) for model, usage in shares.items()
+    ]
 
 
 class UsageBy(StrEnum):
@@ -74,9 +83,10 @@ class UsageQuery:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """What some runs have used together. ``cost`` is in nano-dollars, of those that have a price; None if none has.
+    """What some runs have used together.
 
-    ``estimated_runs`` and ``estimated_tokens``, in and out, are the part of it that no upstream counted.
+    ``estimated_runs`` and ``estimated_tokens``, in and out, are the part of it that no upstream counted. ``cost`` is in
+    nano-dollars, of what has a price, None if nothing has; ``unpriced_tokens``, in and out, are not in it.
     """
 
     key: str
@@ -88,3 +98,4 @@ class UsageSum:
     estimated_runs: int
     estimated_tokens: int
     cost: int | None
+    unpriced_tokens: int

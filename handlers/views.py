@@ -56,21 +56,26 @@ class UsageView(TypedDict):
     source: Literal["reported", "estimated"]
     cached_tokens: NotRequired[Annotated[int, Field(description="Of the input, what the server had read before.")]]
     reasoning_tokens: NotRequired[Annotated[int, Field(description="Of the output, what is no part of the answer.")]]
-    cost: NotRequired[Annotated[float, Field(description="US dollars, where the model's price is known.")]]
+    cost: NotRequired[
+        Annotated[float, Field(description="US dollars, where the prices of all models that were asked are known.")]
+    ]
 
 
 class UsageSumView(TypedDict):
     """What some runs have used together."""
 
     key: Annotated[str, Field(description="The session, user, day or model.")]
-    runs: Annotated[int, Field(description="Those in which the model was asked.")]
+    runs: Annotated[int, Field(description="Those in which a model was asked.")]
     input_tokens: int
     output_tokens: int
     cached_tokens: int
     reasoning_tokens: int
     estimated_runs: Annotated[int, Field(description="Those of which the model's server did not count everything.")]
     estimated_tokens: Annotated[int, Field(description="Their tokens, in and out.")]
-    cost: Annotated[float | None, Field(description="US dollars, of the runs that have a price; null if none has.")]
+    cost: Annotated[float | None, Field(description="US dollars, of what has a price; null if nothing has.")]
+    unpriced_tokens: Annotated[
+        int, Field(description="Tokens, in and out, that have no price and no part in the cost.")
+    ]
 
 
 class UsageSumsView(TypedDict):
@@ -335,6 +340,7 @@ def usage_sum_view(item: UsageSum) -> UsageSumView:
         "estimated_runs": item.estimated_runs,
         "estimated_tokens": item.estimated_tokens,
         "cost": None if item.cost is None else _dollars(item.cost),
+        "unpriced_tokens": item.unpriced_tokens,
     }
 
 

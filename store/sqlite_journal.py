@@ -89,8 +89,8 @@ def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
            VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?, ?)""",
         (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now, dump_steps(end.steps)),
     )
-    if end.terminal.usage is not None:
-        sqlite_usage.insert(db, run, end.terminal.usage, end.cost, now)
+    for share in end.shares:
+        sqlite_usage.insert(db, run, share, now)
     db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
     rows(
         db,

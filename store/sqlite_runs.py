@@ -20,8 +20,9 @@ from store.sqlite_tools import dump_steps, load_steps
 
 _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
-           runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at, usage.cost, runs.terminal
-    FROM runs JOIN sessions ON sessions.id = runs.session_id LEFT JOIN usage ON usage.run_id = runs.id
+           runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at,
+           (SELECT CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM usage WHERE run_id = runs.id), runs.terminal
+    FROM runs JOIN sessions ON sessions.id = runs.session_id
 """
 
 _ACTIVE = """

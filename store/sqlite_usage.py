@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 
 from chat.errors import ChatError
-from chat.events import Usage
 from chat.runs import Run
 from chat.sessions import Page
-from chat.usage import UsageBy, UsageQuery, UsageSum
+from chat.usage import Share, UsageBy, UsageQuery, UsageSum
 from store.sqlite_rows import rows
 
 DAY_MS = 86_400_000
@@ -23,13 +22,16 @@ _KEYS: Mapping[UsageBy, str] = {
 }
 
 _SUMS = """
-    SELECT {key}, count(*), sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens),
-           sum(estimated), sum(estimated * (input_tokens + output_tokens)), sum(cost)
+    SELECT {key}, count(DISTINCT run_id), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+           sum(reasoning_tokens), count(DISTINCT run_id) FILTER (WHERE estimated),
+           sum(estimated * (input_tokens + output_tokens)), sum(cost),
+           sum((cost IS NULL) * (input_tokens + output_tokens))
     FROM usage WHERE {which} GROUP BY {key} ORDER BY {key} {order} LIMIT :limit
 """
 
 
-def insert(db: sqlite3.Connection, run: Run, usage: Usage, cost: int | None, ended_at: int) -> None:
+def insert(db: sqlite3.Connection, run: Run, share: Share, ended_at: int) -> None:
+    usage = share.usage
     rows(
         db,
         "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -37,14 +39,14 @@ def insert(db: sqlite3.Connection, run: Run, usage: Usage, cost: int | None, end
             run.id,
             run.session_id,
             run.user_id,
-            run.model,
+            share.model,
             ended_at // DAY_MS,
             usage.input_tokens,
             usage.output_tokens,
             usage.cached_tokens,
             usage.reasoning_tokens,
             usage.source == "estimated",
-            cost,
+            share.cost,
         ),
     )
 

@@ -22,7 +22,7 @@ from chat.events import Event, ModelSelected, ReasoningDelta, Terminal, TextDelt
 from chat.generation import Policy
 from chat.ids import new_id
 from chat.live import LiveRun
-from chat.ports import Append, Batch, Committed, Finished, ModelRequest, Part
+from chat.ports import Append, Batch, ChatModel, Committed, Finished, ModelRequest, Part
 from chat.sessions import NewSession, Turn
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import NO_TRACER, Tracer
@@ -144,7 +144,7 @@ async def opened(path: Path, *, lease: float = 10.0) -> AsyncIterator[UnsteadySt
 @asynccontextmanager
 async def engine_on(
     path: Path,
-    model: ScriptedModel,
+    model: ChatModel,
     policy: Policy | None = None,
     *,
     lease: float = 10.0,

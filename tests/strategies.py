@@ -66,7 +66,11 @@ tool_events: st.SearchStrategy[ToolEvent] = st.one_of(
 )
 
 selections = st.builds(
-    ModelSelected, st.text(), st.sampled_from(["requested", "default", "fallback"]), st.none() | st.text()
+    ModelSelected,
+    st.text(),
+    st.sampled_from(["requested", "default", "fallback"]),
+    st.none() | st.text(),
+    st.lists(st.text(), max_size=2).map(tuple),
 )
 
 beside: st.SearchStrategy[Event] = st.one_of(tool_events, seams, selections)

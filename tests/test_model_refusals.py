@@ -115,6 +115,24 @@ async def test_only_a_text_that_is_refused_is_worth_no_other_model(status: int, 
     assert error.final is final
 
 
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        (reply(End.HOLD), True),
+        (reply(chunk("", role="assistant"), End.ABORT), True),
+        (refusal(500), False),
+        (refusal(504), False),
+        (refusal(400), False),
+        (reply(sse({"error": {"message": "busy"}})), False),
+    ],
+)
+async def test_request_is_taken_up_once_an_answer_was_on_its_way(answer: Reply, *, taken: bool) -> None:
+    async with playing(answer, silence=0.1) as (_, model):
+        _, error = await soon(ask(model))
+    assert error is not None
+    assert error.taken is taken
+
+
 @pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/json", "Text/Plain"])
 async def test_success_that_is_no_event_stream_is_no_answer(content_type: str) -> None:
     body = b'{"error": {"message": "secret"}}'

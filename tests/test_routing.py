@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,10 @@ SAID: list[Part] = [TextDelta("Hi "), TextDelta("there"), STOP]
 
 def down(code: str = "upstream_unreachable", wait: float | None = None) -> ModelError:
     return ModelError(code, "It is down.", retryable=True, transient=True, retry_after=wait)
+
+
+def late() -> ModelError:
+    return ModelError("upstream_timeout", "It is late.", retryable=True, transient=True, taken=True)
 
 
 def refused(*, final: bool = False) -> ModelError:
@@ -108,6 +113,17 @@ async def test_first_failure_is_the_cause() -> None:
     assert parts[0] == ModelSelected("c/model", "fallback", "upstream_timeout")
 
 
+async def test_models_that_had_taken_the_request_up_are_named_by_whoever_answers_and_by_the_failure_of_all() -> None:
+    there = Providers(a=[late()], b=[down()], c=HI)
+    router = there.router(A, fallbacks=(B, C))
+    assert await ask(router) == ([ModelSelected("c/model", "fallback", "upstream_timeout", ("a/model",)), *SAID], None)
+    for last in late(), down(), refused(final=True):
+        there.models["c"].scripts = ([last],)
+        parts, error = await ask(router)
+        assert error is not None
+        assert (parts, list(error.charged)) == ([], ["a/model", "c/model"] if last.taken else ["a/model"])
+
+
 async def test_nobody_else_is_asked_once_something_was_shown() -> None:
     there = Providers(a=["Hi ", down()], b=HI)
     parts, error = await ask(there.router(A, fallbacks=(B,)))
@@ -155,11 +171,14 @@ async def test_failure_of_all_is_the_one_that_asks_for_the_least_patience(
     assert await ask(there.router(A, fallbacks=(B, C))) == ([], failures[which])
 
 
-async def test_answer_that_goes_on_says_whose_it_is_where_there_are_several() -> None:
+@pytest.mark.parametrize("prefix", ["Oh. ", ""])
+async def test_answer_that_goes_on_says_whose_it_is_if_another_has_spoken(prefix: str) -> None:
     there = Providers(a=HI, b=HI)
-    assert await ask(there.router(A), asking("a/model", "Oh. ")) == (SAID, None)
-    parts, _ = await ask(there.router(A, fallbacks=(B,)), asking("a/model", "Oh. "))
-    assert parts == [ModelSelected("a/model", "requested"), *SAID]
+    goes_on = replace(asking("a/model", prefix), speaker="a/model")
+    assert await ask(there.router(A, fallbacks=(B,)), goes_on) == (SAID, None)
+    for fallbacks in (B,), ():  # the settings may have changed since
+        parts, _ = await ask(there.router(A, fallbacks=fallbacks), replace(goes_on, speaker="b/model"))
+        assert parts == [ModelSelected("a/model", "requested"), *SAID]
 
 
 async def test_dead_provider_is_not_asked_until_its_pause_is_over() -> None:

@@ -1,6 +1,8 @@
 """What runs are found to have used, however they end."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,13 +12,26 @@ from chat import generation
 from chat.commands import OnBusy
 from chat.engine import Engine, Timing
 from chat.errors import ModelError, StoreUnavailableError
-from chat.events import ReasoningDelta, RunCancelled, RunInterrupted, Seam, TextDelta, Usage
+from chat.events import (
+    ModelSelected,
+    ReasoningDelta,
+    RunCancelled,
+    RunInterrupted,
+    Seam,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    Usage,
+)
 from chat.generation import CrashRecovery, Policy
 from chat.ports import Finished
+from chat.routing import Router
 from chat.runs import Run
-from chat.usage import Price
+from chat.tools import NO_TOOLS, Toolbox
+from chat.usage import Price, UsageBy, UsageQuery
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, Step, engine_on, everything, follow, message, opened, unsteady
+from tests.shop import Shop, order
 
 HI, THERE = TextDelta("Hi "), TextDelta("there")
 BUSY = ModelError("upstream_unavailable", "The model is busy.", retryable=True, transient=True)
@@ -77,6 +92,19 @@ async def test_answer_that_grew_too_long_is_estimated(file: Path) -> None:
 async def test_request_that_was_turned_down_is_not_counted(file: Path) -> None:
     assert await used(file, [BUSY], ["Hi ", Finished("stop", Usage(3, 1))]) == Usage(3, 1)
     assert await used(file.with_name("other.db"), [BUSY]) is None
+
+
+async def test_request_that_had_been_taken_up_is_charged_though_nothing_came_of_it(file: Path) -> None:
+    late = ModelError("upstream_timeout", "It is late.", retryable=True, transient=True, taken=True)
+    model = Router.alone(ScriptedModel([late], ["Hi ", Finished("stop", Usage(3, 1))]))
+    async with engine_on(file, model) as engine:
+        run = (await engine.start(message())).run
+        assert usage_of(await soon(engine.result(run.id))) == Usage(HELLO + 3, 1, "estimated")
+
+
+async def test_calls_that_are_written_are_estimated(file: Path) -> None:
+    call: list[Step] = [ToolStarted("call_1", "look"), ToolDelta("call_1", "12345"), BUSY]
+    assert await used(file, call) == Usage(HELLO, 2, "estimated")
 
 
 async def test_generation_that_breaks_is_estimated(file: Path) -> None:
@@ -163,13 +191,70 @@ async def test_run_of_which_a_dead_process_showed_nothing_counts_what_is_asked_n
 # --- what it costs
 
 
-async def test_cost_is_by_the_model_of_the_run(file: Path) -> None:
-    prices = {"scripted": Price(Decimal(2), Decimal(8), cached=Decimal(1))}
-    model = ScriptedModel(["Hi ", Finished("stop", Usage(30, 20, cached_tokens=10))])
+PRICES = {
+    "scripted": Price(Decimal(2), Decimal(8), cached=Decimal(1)),
+    "other": Price(Decimal(1), Decimal(1), cached=Decimal(1)),
+}
+
+
+@asynccontextmanager
+async def priced(file: Path, model: ScriptedModel, tools: Toolbox = NO_TOOLS) -> AsyncIterator[Engine]:
     async with opened(file) as store:
-        engine = Engine(store, model, Policy(), Timing(window=0), prices=prices)
+        engine = Engine(store, model, Policy(), Timing(window=0), tools, prices=PRICES)
         async with engine.running():
-            run = (await engine.start(message())).run
-            assert (await soon(engine.result(run.id))).cost == 20 * 2_000 + 10 * 1_000 + 20 * 8_000
-            other = (await engine.start(message(session_id="ses_2", model="unpriced"))).run
-            assert (await soon(engine.result(other.id))).cost is None
+            yield engine
+
+
+async def by_model(engine: Engine) -> dict[str, tuple[int, int, int, int | None]]:
+    """Runs, tokens in and out, and cost."""
+    found = await engine.store.usage(UsageQuery(UsageBy.MODEL, limit=10))
+    return {item.key: (item.runs, item.input_tokens, item.output_tokens, item.cost) for item in found.items}
+
+
+def answered_by(model: str, *said: Step) -> list[Step]:
+    return [[ModelSelected(model, "fallback", "upstream_unavailable"), TextDelta("Hi ")], *said]
+
+
+async def test_cost_is_by_the_model_of_the_run(file: Path) -> None:
+    model = ScriptedModel(["Hi ", Finished("stop", Usage(30, 20, cached_tokens=10))])
+    async with priced(file, model) as engine:
+        run = (await engine.start(message())).run
+        assert (await soon(engine.result(run.id))).cost == 20 * 2_000 + 10 * 1_000 + 20 * 8_000
+        other = (await engine.start(message(session_id="ses_2", model="unpriced"))).run
+        assert (await soon(engine.result(other.id))).cost is None
+
+
+async def test_each_step_is_on_the_model_that_answered_it(file: Path) -> None:
+    first: list[Step] = [[*order("bread"), Finished("tool_calls", Usage(30, 20))]]
+    model = ScriptedModel(first, answered_by("other", Finished("stop", Usage(60, 40))))
+    async with priced(file, model, Shop().box) as engine:
+        run = await soon(engine.result((await engine.start(message())).run.id))
+        assert usage_of(run) == Usage(90, 60)
+        assert run.cost == 30 * 2_000 + 20 * 8_000 + 100 * 1_000
+        assert await by_model(engine) == {"scripted": (1, 30, 20, 220_000), "other": (1, 60, 40, 100_000)}
+
+
+async def test_run_of_which_one_model_has_no_price_has_no_cost(file: Path) -> None:
+    first: list[Step] = [[*order("bread"), Finished("tool_calls", Usage(30, 20))]]
+    model = ScriptedModel(first, answered_by("unpriced", Finished("stop", Usage(60, 40))))
+    async with priced(file, model, Shop().box) as engine:
+        run = await soon(engine.result((await engine.start(message())).run.id))
+        assert (usage_of(run), run.cost) == (Usage(90, 60), None)
+        assert await by_model(engine) == {"scripted": (1, 30, 20, 220_000), "unpriced": (1, 60, 40, None)}
+
+
+async def test_stopped_answer_is_on_the_model_that_gave_it(file: Path) -> None:
+    async with priced(file, ScriptedModel(answered_by("other", asyncio.Event()))) as engine:
+        run = await begun(engine)
+        await soon(engine.cancel(run.id, "requested"))
+        assert await by_model(engine) == {"other": (1, HELLO, 1, 3_000)}
+
+
+async def test_after_a_crash_each_answer_is_still_on_the_model_that_gave_it(file: Path) -> None:
+    async with engine_on(file, ScriptedModel(answered_by("other", asyncio.Event()))) as dead:
+        run = await begun(dead)
+    model = ScriptedModel(["there", Finished("stop", Usage(40, 10))])
+    async with priced(file, model) as engine:
+        await soon(engine.result(run.id))
+        assert model.requests[0].request.speaker == "other"
+        assert await by_model(engine) == {"other": (1, HELLO, 1, 3_000), "scripted": (1, 40, 10, 160_000)}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.events import Usage
-from chat.usage import MAX_COST, Price, cost_of, tokens_in
+from chat.usage import MAX_COST, Price, Share, priced, tokens_in
 from tests.strategies import usages
 
 MINI = Price(Decimal("0.15"), Decimal("0.6"), cached=Decimal("0.075"))
@@ -51,7 +51,8 @@ def test_cost_fits_where_sums_of_it_go(usage: Usage, dollars: Decimal) -> None:
     assert 0 <= cost <= MAX_COST
 
 
-def test_what_has_no_price_or_used_nothing_has_no_cost() -> None:
-    assert cost_of(Usage(1, 0), "gpt-4o-mini", {"gpt-4o-mini": MINI}) == 150
-    assert cost_of(Usage(1, 0), "gpt-4o", {"gpt-4o-mini": MINI}) is None
-    assert cost_of(None, "gpt-4o-mini", {"gpt-4o-mini": MINI}) is None
+def test_every_share_has_the_price_of_its_model_or_no_cost() -> None:
+    one, other = Usage(1, 0), Usage(2, 0)
+    found = priced({"gpt-4o-mini": one, "gpt-4o": other}, {"gpt-4o-mini": MINI})
+    assert found == [Share("gpt-4o-mini", one, 150), Share("gpt-4o", other, None)]
+    assert priced({}, {"gpt-4o-mini": MINI}) == []

@@ -165,7 +165,7 @@ EXAMPLES: Mapping[type, object] = {
     SessionsView: {"sessions": [session_view(_SESSION)], "next": None},
     UsageSumsView: {
         "by": UsageBy.DAY,
-        "usage": [usage_sum_view(UsageSum("2026-11-21", 12, 4_310, 2_874, 1_024, 0, 1, 96, 2_294_100))],
+        "usage": [usage_sum_view(UsageSum("2026-11-21", 12, 4_310, 2_874, 1_024, 0, 1, 96, 2_294_100, 0))],
         "next": None,
     },
     MessagesView: {

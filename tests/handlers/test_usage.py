@@ -70,6 +70,7 @@ async def test_sums_are_by_day_if_nothing_else_is_said(client: Client, model: Sc
             "estimated_runs": 1,
             "estimated_tokens": 6,
             "cost": 0.000238,
+            "unpriced_tokens": 0,
         }
     ]
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from chat.breaker import FAILURES
+from chat.usage import tokens_in
 from tests.live.checks import settled
 from tests.live.conftest import Serve
 from tests.live.service import Frame, Service, free_port, read_all, text_of
+from tests.live.test_tools import calling
 from tests.upstream import End, Reply, Upstream, chunk, completion, done, finish, refusal, reply
 
 Pair = tuple[Service, Upstream, Upstream]
@@ -23,8 +26,9 @@ class Pairs:
         self._serve = serve
         self._stack = stack
 
-    async def start(self, first: Reply, second: Reply, **settings: str) -> Pair:
-        own = await self._stack.enter_async_context(Upstream(first))
+    async def start(self, first: Reply | Sequence[Reply], second: Reply, **settings: str) -> Pair:
+        replies = [first] if isinstance(first, Reply) else first
+        own = await self._stack.enter_async_context(Upstream(*replies))
         other = await self._stack.enter_async_context(Upstream(second))
         models = {"BASE_URL": own.base_url, "MODEL_NAME": "own", "OLLAMA_BASE_URL": other.base_url}
         models |= {"FALLBACK_MODELS": "ollama/other", "MODEL_RETRIES": "0"}
@@ -79,7 +83,7 @@ async def test_fallback_answers_when_nobody_listens(pairs: Pairs) -> None:
 async def test_fallback_answers_for_a_model_whose_first_token_does_not_come(pairs: Pairs) -> None:
     service, own, _ = await pairs.start(reply(End.HOLD), completion("Hi"), FIRST_TOKEN_TIMEOUT="0.3")
     assert selected(await ask(service)) == [
-        {"model": "ollama/other", "reason": "fallback", "cause": "upstream_timeout"}
+        {"model": "ollama/other", "reason": "fallback", "cause": "upstream_timeout", "charged": ["own"]}
     ]
     await asyncio.wait_for(own.requests[0].closed.wait(), 5)
 
@@ -121,3 +125,46 @@ async def test_client_may_choose_a_model_and_no_other(pairs: Pairs) -> None:
     assert own.requests == []
     refused = await service.client.get("/chat", params={"message": "Hi", "model": "ollama/other"})
     assert (refused.status_code, refused.json()["code"]) == (422, "model_not_allowed")
+
+
+async def test_each_models_share_is_on_it_also_after_a_crash(pairs: Pairs) -> None:
+    """The fallback answers the first step, the run's own model the second, and again when it was cut off by a crash."""
+    arguments = json.dumps({"feedback": "Lockers, please"})
+    own_replies = reply(End.HOLD), reply(chunk("Noted, "), End.HOLD), completion("and thank you.")
+    service, own, other = await pairs.start(
+        own_replies,
+        calling("call_1", "submit_feedback", arguments),
+        FIRST_TOKEN_TIMEOUT="1",
+        TOOLS="examples.town_hall",
+        PRICES=json.dumps({"own": {"input": 1, "output": 2}, "ollama/other": {"input": 4, "output": 8}}),
+    )
+    run_id = await service.begin("Hi")
+    async with service.stream("GET", f"/runs/{run_id}/events?format=events") as received:
+        async for frame in received:
+            if frame.event == "text.delta":
+                break
+        await service.kill()
+    await service.start()
+    run: Any = await service.ended(run_id)
+    assert (len(own.requests), len(other.requests)) == (3, 1)
+    assert selected(await service.follow(run_id, format="events")) == [
+        {"model": "ollama/other", "reason": "fallback", "cause": "upstream_timeout", "charged": ["own"]},
+        {"model": "own", "reason": "requested"},
+    ]
+
+    found = (await service.client.get("/usage?by=model")).json()["usage"]
+    shares = {share["key"]: (share["input_tokens"], share["output_tokens"]) for share in found}
+    asked = sum(tokens_in(message["content"]) for message in own.requests[0].body["messages"])
+    called = tokens_in(arguments)
+    told = sum(tokens_in(message["content"]) for message in own.requests[1].body["messages"][-1:])
+    # Its timeout, what it was asked behind the tool's answer, and what it reports of the request after the crash.
+    own_input = asked + (asked + called + told) + 7
+    assert shares == {"ollama/other": (asked, called), "own": (own_input, tokens_in("Noted, ") + 1)}
+
+    costs = {share["key"]: share["cost"] for share in found}
+    assert costs["ollama/other"] == round((4 * asked + 8 * called) / 1e6, 9)
+    usage = run["usage"]
+    assert usage["input_tokens"] == asked + own_input
+    assert usage["cost"] == round(sum(costs.values()), 9)
+    [day] = (await service.client.get("/usage")).json()["usage"]
+    assert (day["runs"], day["cost"], day["unpriced_tokens"]) == (1, usage["cost"], 0)

@@ -9,6 +9,7 @@ from chat.events import Event, Terminal, answer_text
 from chat.ports import Append, Settlement, Store
 from chat.runs import Run
 from chat.steps import steps_of
+from chat.usage import Share
 from store.sqlite import SqliteStore
 
 
@@ -42,7 +43,9 @@ def said(run: Run, *events: Event, before: Sequence[Event] = ()) -> Append:
     """These events behind ``before``, which are committed already; the end of the run if the last one is."""
     log, settlement = [*before, *events], None
     if isinstance(events[-1], Terminal):
-        settlement = Settlement(events[-1], answer_text(log), log, steps_of(log)[0])
+        usage = events[-1].usage
+        shares = [] if usage is None else [Share(run.model, usage)]
+        settlement = Settlement(events[-1], answer_text(log), log, steps_of(log)[0], shares)
     return Append(run, len(before) + 1, events, settlement)
 
 

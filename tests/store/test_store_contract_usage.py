@@ -11,7 +11,8 @@ from chat.errors import ChatError
 from chat.events import RunCancelled, TextDelta, Usage, completed
 from chat.ports import Settlement, Store
 from chat.sessions import NewSession
-from chat.usage import UsageBy, UsageQuery, UsageSum
+from chat.spending import total_of
+from chat.usage import Share, UsageBy, UsageQuery, UsageSum
 from tests.scripted import message
 from tests.store.sites import said
 
@@ -28,11 +29,16 @@ async def spent(
     model: str = "scripted",
 ) -> str:
     """A run that has ended and used this; its id."""
-    new = message(session=NewSession(session_id, user_id), model=model)
-    run = (await store.start_run(new)).run
-    end = completed("Hi", "stop", usage)
+    shares = [] if usage is None else [Share(model, usage, cost)]
+    return await shared(store, *shares, session_id=session_id, user_id=user_id)
+
+
+async def shared(store: Store, *shares: Share, session_id: str = "ses_1", user_id: str = "ann") -> str:
+    """A run that has ended and used these; its id."""
+    run = (await store.start_run(message(session=NewSession(session_id, user_id)))).run
+    end = completed("Hi", "stop", total_of({share.model: share.usage for share in shares}))
     append = said(run, HI, end)
-    append.settlement = Settlement(end, "Hi", [HI, end], cost=cost)
+    append.settlement = Settlement(end, "Hi", [HI, end], shares=shares)
     assert not (await store.commit([append])).lost
     return run.id
 
@@ -77,13 +83,36 @@ async def test_sums_are_of_all_that_was_used_and_say_what_is_estimated(store: St
     await spent(store, Usage(3, 2, "estimated"), None)
     await spent(store, Usage(100, 50), 500)
     found = await sums(store, UsageBy.SESSION)
-    assert found == [UsageSum("ses_1", 3, 133, 72, 10, 5, 1, 5, 8_000)]
+    assert found == [UsageSum("ses_1", 3, 133, 72, 10, 5, 1, 5, 8_000, 5)]
 
 
 async def test_sum_of_runs_without_a_price_has_no_cost(store: Store) -> None:
     await spent(store, Usage(3, 2))
     [found] = await sums(store, UsageBy.MODEL)
     assert found.cost is None
+
+
+async def test_run_of_two_models_is_one_run_and_each_has_its_share(store: Store) -> None:
+    shares = Share("small", Usage(30, 20), 500), Share("large", Usage(3, 2, "estimated"), 7_000)
+    run = await store.run(await shared(store, *shares))
+    assert run is not None
+    assert run.terminal is not None
+    assert (run.terminal.usage, run.cost) == (Usage(33, 22, "estimated"), 7_500)
+    for by in (UsageBy.SESSION, UsageBy.USER, UsageBy.DAY):
+        [found] = await sums(store, by)
+        assert replace(found, key="") == UsageSum("", 1, 33, 22, 0, 0, 1, 5, 7_500, 0)
+    assert await sums(store, UsageBy.MODEL) == [
+        UsageSum("large", 1, 3, 2, 0, 0, 1, 5, 7_000, 0),
+        UsageSum("small", 1, 30, 20, 0, 0, 0, 0, 500, 0),
+    ]
+
+
+async def test_run_of_which_a_share_has_no_price_has_no_cost_and_the_sum_says_what_it_leaves_out(store: Store) -> None:
+    run = await store.run(await shared(store, Share("small", Usage(30, 20), 500), Share("large", Usage(3, 2))))
+    assert run is not None
+    assert run.cost is None
+    [found] = await sums(store, UsageBy.SESSION)
+    assert (found.cost, found.unpriced_tokens) == (500, 5)
 
 
 async def test_sums_are_by_session_user_and_model_in_order(store: Store) -> None:
