@@ -193,6 +193,7 @@ def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
         system_prompt=settings.system_prompt or prompt,
         steps=settings.max_steps,
         run_seconds=settings.run_seconds,
+        run_tokens=settings.max_run_tokens,
         context_tokens=settings.context_tokens,
         retries=settings.model_retries,
         answer_limit=settings.max_answer_chars,

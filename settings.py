@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     tools: str | None = Field(None, description="Modules whose tools the model may call, by commas.")
     max_steps: int = Field(8, ge=1, le=100, description="How often the model is asked in one run that calls tools.")
     run_seconds: float = Field(600, gt=0, description="Seconds that a run may take in all, its tools included.")
+    max_run_tokens: int = Field(1_000_000, ge=1, description="Tokens that a run may use in all, in and out.")
     context_tokens: int = Field(16_000, ge=1, description="Budget of the history sent to the model.")
     max_message_chars: int = Field(100_000, ge=1, description="Longest message.")
     max_answer_chars: int = Field(1_000_000, ge=1, description="Longest answer; it is cut and marked as failed.")

@@ -24,6 +24,7 @@ from chat.events import (
     ToolDelta,
     ToolFinished,
     ToolStarted,
+    Usage,
     completed,
 )
 from chat.journal import Journal
@@ -32,12 +33,12 @@ from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Finished, ModelRequest, Store
 from chat.runs import Run
 from chat.sessions import Turn
-from chat.spending import tokens_of
+from chat.spending import tokens_of, total_of
 from chat.steps import Call, Stage, Step, open_calls, steps_of
 from chat.terms import Terms
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import StepSpan
-from chat.usage import BYTES_PER_TOKEN
+from chat.usage import BYTES_PER_TOKEN, tokens_in
 
 LOST = "Nobody knows what came of this call: the process died while it ran. It may have taken effect."
 """What the model is told of a call that a crash left without an answer. It is not made again."""
@@ -73,6 +74,7 @@ class Policy:
     ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
     that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
     in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
+    ``run_tokens``: in and out, of all its requests together, as they are reported or estimated.
     """
 
     system_prompt: str | None = None
@@ -84,17 +86,11 @@ class Policy:
     takeovers: int = 8
     steps: int = 8
     run_seconds: float = 600.0
+    run_tokens: int = 1_000_000
 
 
-class AnswerTooLongError(ModelError):
-    def __init__(self) -> None:
-        super().__init__("answer_too_long", "The answer grew over this service's limit and was cut.", retryable=False)
-
-
-class TooManyStepsError(ModelError):
-    def __init__(self) -> None:
-        message = "The model went on calling tools, and was stopped."
-        super().__init__("too_many_steps", message, retryable=True)
+class OverLimitError(ModelError):
+    """A limit of the service's own: the model has not failed, and is not asked again."""
 
 
 @dataclass(slots=True)
@@ -108,20 +104,20 @@ class _Heard:
     model: str | None = None
     written: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
 
-    def take(self, part: ReasoningDelta | ToolStarted | ToolDelta | ModelSelected) -> int:
-        """Keep what belongs to a call; the characters that the part counts."""
+    def take(self, part: ReasoningDelta | ToolStarted | ToolDelta | ModelSelected) -> str:
+        """Keep what belongs to a call; the text that the part counts as."""
         match part:
             case ToolStarted(call_id, name):
                 self.written[call_id] = (name, [])
-                return 0
+                return ""
             case ToolDelta(call_id, text):
                 self.written[call_id][1].append(text)
-                return len(text)
+                return text
             case ReasoningDelta(text):
-                return len(text)
+                return text
             case _:
                 self.model = part.model
-                return 0
+                return ""
 
     @property
     def calls(self) -> list[Call]:
@@ -214,7 +210,7 @@ class Generation:
             taken = {*request.taken, *heard.written}
             speaker = heard.model or request.speaker
             request = replace(request, steps=[*request.steps, step], prefix="", speaker=speaker, taken=taken)
-        raise TooManyStepsError
+        raise OverLimitError("too_many_steps", "The model went on calling tools, and was stopped.", retryable=True)
 
     async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> _Heard:
         attempt = 0
@@ -223,10 +219,11 @@ class Generation:
                 queued = live.queued
                 try:
                     heard = await self._attempt(live, request)
+                except OverLimitError:
+                    raise
                 except ModelError as error:
-                    if not isinstance(error, AnswerTooLongError):
-                        self._meter.upstream_failed(error.code)
-                        call.attempt_failed(error.code)
+                    self._meter.upstream_failed(error.code)
+                    call.attempt_failed(error.code)
                     silent = live.queued == queued
                     if silent:
                         live.spending.drop(error.charged)
@@ -282,22 +279,24 @@ class Generation:
 
     async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
         heard = _Heard()
-        room = self._policy.answer_limit - len(live.answer)
-        live.spending.ask(request.model, tokens_of(request.messages, request.steps, request.prefix), live.said)
+        asked = tokens_of(request.messages, request.steps, request.prefix)
+        room = self._room(live, asked=asked)
+        live.spending.ask(request.model, asked, live.said)
         async with aclosing(self._model.stream(request)) as reads:
             async for parts in reads:
                 for part in parts:
                     if isinstance(part, TextDelta):  # nearly all of them are
-                        room -= len(part.text)
+                        text = part.text
                     elif isinstance(part, Finished):
                         heard.finished = part
                         continue
                     else:
-                        room -= heard.take(part)
+                        text = heard.take(part)
                         if isinstance(part, ModelSelected):
                             live.spending.select(part)
+                    room -= len(text)
                     if room < 0:
-                        raise AnswerTooLongError
+                        room = self._room(live, text)
                     self._journal.append(live, part)
                 if self._journal.full:
                     await self._journal.room()
@@ -305,6 +304,27 @@ class Generation:
             message = "The model's answer broke off."
             raise ModelError("upstream_incomplete", message, retryable=True, transient=True)
         return heard
+
+    def _room(self, live: LiveRun, text: str = "", *, asked: int = 0) -> int:
+        """Characters that the model may say behind ``text`` until this is to be asked again.
+
+        A character is one token of the estimate at most: so many fit, whatever they are. As they are fewer tokens as a
+        rule, this is asked again, but a few dozen times in an answer and not for every token.
+
+        Raises:
+            OverLimitError: ``text`` is too much, or a request of so many tokens.
+        """
+        said, policy = live.said, self._policy
+        room = policy.answer_limit - sum(map(len, said)) - len(text)
+        if room < 0:
+            message = "The answer grew over this service's limit and was cut."
+            raise OverLimitError("answer_too_long", message, retryable=False)
+        used = total_of(live.spending.shares(said)) or Usage(0, 0)
+        left = policy.run_tokens - used.input_tokens - used.output_tokens - asked - tokens_in(text)
+        if left < 0:
+            message = "The answer needs more tokens than this service allows, and was stopped."
+            raise OverLimitError("too_many_tokens", message, retryable=False)
+        return min(room, left)
 
     def _whole(self, live: LiveRun, calls: list[Call], reason: str) -> list[Call]:
         """The calls that the model has written to their ends: where it was cut off, the last one is not."""

@@ -33,6 +33,7 @@ STATUS: Mapping[str, int] = {
     "internal": 500,
     "answer_too_long": 502,
     "too_many_steps": 502,
+    "too_many_tokens": 502,
     "upstream_auth": 502,
     "upstream_error": 502,
     "upstream_incomplete": 502,

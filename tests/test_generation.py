@@ -289,10 +289,10 @@ async def test_model_is_asked_to_go_on_from_what_was_shown() -> None:
     live = LiveRun(running(epoch=2), owned=True)
     live.feed(1, [ReasoningDelta("hm"), HI])
     model = ScriptedModel(["there", STOP])
-    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=8)).generate(live)
+    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=10)).generate(live)
     assert model.requests[0].request.prefix == "Hi "
     assert uncounted(terminal) == completed("Hi there", "stop", None)  # the limit counts what was there already
     longer = LiveRun(running(epoch=2), owned=True)
     longer.feed(1, [HI, TextDelta("the")])
-    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=8)).generate(longer)
+    terminal = await Generation(store, Journal(store), model, Policy(answer_limit=10)).generate(longer)
     assert isinstance(terminal, RunFailed)

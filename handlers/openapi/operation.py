@@ -19,7 +19,8 @@ START = (
     *STORE,
 )
 FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STORE)
-MODEL = (*(code for code in STATUS if code.startswith("upstream_")), "answer_too_long", "too_many_steps", "run_timeout")
+OVER = ("answer_too_long", "too_many_steps", "too_many_tokens", "run_timeout")
+MODEL = (*(code for code in STATUS if code.startswith("upstream_")), *OVER)
 """A stream says these in its ``run.failed``; only an answer that is waited for becomes a status."""
 
 RUN = ("X-Session-Id", "X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")

@@ -28,6 +28,7 @@ MEANING: Mapping[str, str] = {
     "internal": "A mistake of the service; the log has it under the `request_id`.",
     "answer_too_long": "The answer grew over the service's limit and was cut.",
     "too_many_steps": "The model went on calling tools, and was stopped.",
+    "too_many_tokens": "The answer needs more tokens than the service allows, and was stopped.",
     "upstream_auth": "The model's server does not accept the service's credentials.",
     "upstream_error": "The model reported an error.",
     "upstream_incomplete": "The model's answer broke off before it was complete.",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from chat.usage import tokens_in
 from tests.live.checks import check_run
-from tests.live.dialogue import ask, dialogue, following
-from tests.live.service import Service
+from tests.live.dialogue import PROMPT, ask, dialogue, following
+from tests.live.service import Service, text_of
 from tests.patience import soon
-from tests.upstream import chunk, done, finish, reply, sse
+from tests.upstream import End, chunk, done, finish, reply, sse
 
 PRICES = json.dumps({"scripted": {"input": 2, "cached": 1, "output": 8}})
 
@@ -84,3 +85,17 @@ async def test_usage_survives_a_killed_process(tmp_path: Path) -> None:
         assert run["usage"]["input_tokens"] > 40
         [day] = (await service.client.get("/usage")).json()["usage"]
         assert (day["runs"], day["output_tokens"]) == (1, 13)
+
+
+async def test_answer_that_goes_over_its_budget_is_cut_and_its_upstream_closed(tmp_path: Path) -> None:
+    endless = reply(*[chunk("1234")] * 50, End.HOLD)
+    async with dialogue(tmp_path, endless, MAX_RUN_TOKENS=str(tokens_in(PROMPT) + 20)) as (service, upstream):
+        run_id, frames = await ask(service)
+        await soon((await upstream.request(0)).closed.wait())
+        assert (frames[-1].event, json.loads(frames[-1].data or "")["code"]) == ("run.failed", "too_many_tokens")
+        assert await service.answer(run_id) == text_of(frames) == "1234" * 20
+        run = await check_run(service, run_id)
+        assert (run["usage"]["input_tokens"], run["usage"]["output_tokens"]) == (tokens_in(PROMPT), 20)
+        refused = await service.client.post("/chat", json={"message": PROMPT * 3, "stream": False})
+        assert (refused.status_code, refused.json()["code"]) == (502, "too_many_tokens")
+        assert len(upstream.requests) == 1
