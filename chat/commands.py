@@ -53,7 +53,8 @@ class NewRun:
     ``turns`` end with what is to be answered: the user's message, or an answer to whose calls the client brings the
     results. Those before it are history that the client brings along.
     ``session`` is created if its id is unknown. ``user_id`` is what the client claimed, if it did.
-    ``attach_same``: the message of the session's active run, said again, attaches to that run.
+    ``attach_same``: the message of the session's active run, said again, attaches to that run. ``trace`` is kept for
+    whoever generates the run, see :meth:`chat.tracing.Tracer.carried`.
     """
 
     id: str
@@ -65,6 +66,7 @@ class NewRun:
     terms: Terms = NO_TERMS
     on_busy: OnBusy = OnBusy.REJECT
     claim: Claim | None = None
+    trace: str | None = None
     attach_same: bool = False
 
 
@@ -77,6 +79,7 @@ class NewRetry:
     model: str
     on_busy: OnBusy = OnBusy.REJECT
     claim: Claim | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

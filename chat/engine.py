@@ -63,6 +63,7 @@ class Engine:
         self.store = store
         self.model = model
         self.tools = tools
+        self.tracer = tracer
         self.draining = False
         self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)

@@ -37,8 +37,8 @@ class Run:
     ``message_id`` is the user's message, ``answer_id`` the assistant's, chosen at the start so that a queued
     message can name its parent before that exists. ``last_seq`` and ``terminal`` are set when the run has ended.
     ``owner`` is the process that generates it and ``epoch`` counts the owners it has had. Times are milliseconds
-    since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where the price of any
-    model that was asked is unknown.
+    since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where the price of any model
+    that was asked is unknown. ``trace`` is what :meth:`chat.tracing.Tracer.carried` made of the run's request.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Run:
     finished_at: int | None = None
     terminal: Terminal | None = None
     cost: int | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """What an operator's traces are made of: a run, its steps, and in each the call of the model and those of tools."""
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from chat.events import Terminal, Usage
 from chat.runs import Run
+
+Headers: TypeAlias = Callable[[str], Sequence[str]]
+"""The values of a request's header, by its name in lower case."""
 
 
 class Span(Protocol):
@@ -75,6 +79,10 @@ class RunSpan(Protocol):
 class Tracer(Protocol):
     """Told of runs, steps and calls, never of a token."""
 
+    def carried(self, headers: Headers) -> str | None:
+        """The trace that a request belongs to, as it is stored with the run: for :meth:`run`, in any process."""
+        ...
+
     def run(self, run: Run) -> RunSpan:
         """This process takes the run up, from its start or from where another left it."""
         ...
@@ -120,6 +128,9 @@ class NoSpan:
 
 class NoTracer:
     """Nobody looks."""
+
+    def carried(self, headers: Headers) -> str | None:
+        return None
 
     def run(self, run: Run) -> RunSpan:
         return NO_SPAN

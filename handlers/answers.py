@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -50,7 +51,7 @@ async def answer(
         ChatError: whatever starting or following raises.
     """
     cursor = cursor_of(request)
-    started = await engine_of(request).start(new) if cursor is None else await _attached(request, new, cursor)
+    started = await _started(request, new) if cursor is None else await _attached(request, new, cursor)
     headers = run_headers(started.run, replayed=started.replayed)
     if "respond-async" in request.headers.get("prefer", ""):
         return JSONResponse(run_view(started.run), 202, headers | {"Preference-Applied": "respond-async"})
@@ -66,6 +67,11 @@ async def answer(
         replayed=started.replayed,
         cancel=leaving_cancels,
     )
+
+
+async def _started(request: Request, new: NewRun | NewRetry) -> Started:
+    engine = engine_of(request)
+    return await engine.start(replace(new, trace=engine.tracer.carried(request.headers.getlist)))
 
 
 async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) -> Started:

@@ -6,6 +6,7 @@ They are an extra that need not be installed: only who is to trace imports this 
 """
 
 import asyncio
+import json
 import logging
 import os
 import threading
@@ -16,17 +17,19 @@ from typing import Self, TypeAlias
 from urllib.parse import unquote
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from chat.errors import ChatError
 from chat.events import RunFailed, RunInterrupted, Terminal, Usage
 from chat.providers import Target
 from chat.runs import STATUS_OF, Run
+from chat.tracing import Headers
 
 FLUSH_SECONDS = 3.0
 """What the last spans get to reach their receiver when the process stops; one that is away must not hold it up."""
@@ -40,6 +43,8 @@ OTHER = "_OTHER"
 CANCELLED = "cancelled"
 HANDED_OVER = "handed_over"
 
+_W3C = TraceContextTextMapPropagator()
+
 Attributes: TypeAlias = Mapping[str, str | int | Sequence[str]]
 
 logger = logging.getLogger(__name__)
@@ -48,12 +53,21 @@ logger = logging.getLogger(__name__)
 class OpenTelemetryTracer:
     """A :class:`chat.tracing.Tracer`. ``targets`` are the models by their names here.
 
-    A run that is started from within a span, such as that of a request, belongs to it.
+    A run belongs to the span that its request was handled in, or else to the one that the request names by W3C Trace
+    Context: https://www.w3.org/TR/trace-context/. So it does in whichever process goes on with it.
     """
 
     def __init__(self, tracer: trace.Tracer, targets: Mapping[str, Target]) -> None:
         self._tracer = tracer
         self._targets = targets
+
+    def carried(self, headers: Headers) -> str | None:
+        parents, context = headers("traceparent"), get_current()
+        if not trace.get_current_span(context).get_span_context().is_valid and len(parents) == 1:
+            context = _W3C.extract({"traceparent": parents, "tracestate": headers("tracestate")})
+        carrier: dict[str, str] = {}
+        _W3C.inject(carrier, context)
+        return json.dumps(carrier) if carrier else None
 
     def run(self, run: Run) -> "_RunSpan":
         return _RunSpan(self, run)
@@ -88,7 +102,8 @@ class _RunSpan:
             "run_id": run.id,
         }
         about = {"gen_ai.operation.name": "invoke_agent", **tracer.asked(run.model), **self._common}
-        self._span = tracer.start("invoke_agent", about, None, SpanKind.INTERNAL)
+        parent = _W3C.extract(json.loads(run.trace)) if run.trace else None
+        self._span = tracer.start("invoke_agent", about, parent, SpanKind.INTERNAL)
 
     @property
     def recording(self) -> bool:

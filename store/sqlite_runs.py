@@ -21,7 +21,8 @@ from store.sqlite_tools import dump_steps, load_steps
 _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
            runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at,
-           (SELECT CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM usage WHERE run_id = runs.id), runs.terminal
+           (SELECT CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM usage WHERE run_id = runs.id), runs.trace,
+           runs.terminal
     FROM runs JOIN sessions ON sessions.id = runs.session_id
 """
 
@@ -32,9 +33,9 @@ _ACTIVE = """
 
 
 def _to_run(row: Sequence[Any]) -> Run:
-    *members, cost, terminal = row
+    *members, cost, trace, terminal = row
     run = Run(*members)
-    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost)
+    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost, trace=trace)
 
 
 def to_terminal(text: str | None) -> Terminal | None:
@@ -67,7 +68,7 @@ def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
         return Started(busy, created=False)
     _refuse_if_busy(busy, new.on_busy)
     message_id = _place_turns(db, new.session.id, new.turns, new.place, leaf_id)
-    draft = _Draft(new.id, new.session.id, message_id, new.model, _terms_row(new.terms), new.claim)
+    draft = _Draft(new.id, new.session.id, message_id, new.model, _terms_row(new.terms), new.claim, new.trace)
     return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
@@ -81,7 +82,7 @@ def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
     session_id, message_id, *terms = found[0]
     busy = active_run(db, session_id)
     _refuse_if_busy(busy, new.on_busy)
-    draft = _Draft(new.id, session_id, message_id, new.model, terms, new.claim)
+    draft = _Draft(new.id, session_id, message_id, new.model, terms, new.claim, new.trace)
     return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
@@ -196,6 +197,7 @@ class _Draft:
     model: str
     terms: Sequence[str | None]
     claim: Claim | None
+    trace: str | None
 
 
 def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy: OnBusy, owner: int) -> Started:
@@ -203,9 +205,10 @@ def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy
     status = RunStatus.RUNNING if busy is None else RunStatus.QUEUED
     rows(
         db,
-        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, terms, owner, epoch,
-                             journal_from, created_at)
-           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :terms, :owner, :epoch,
+        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, terms, trace, owner,
+                             epoch, journal_from, created_at)
+           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :terms, :trace, :owner,
+                   :epoch,
                    (SELECT coalesce(max(pos), 0) + 1 FROM journal), :now)""",
         {
             "id": draft.id,
@@ -216,6 +219,7 @@ def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy
             "model": draft.model,
             "instructions": draft.terms[0],
             "terms": draft.terms[1],
+            "trace": draft.trace,
             "owner": owner if busy is None else None,
             "epoch": 1 if busy is None else 0,
             "now": now,

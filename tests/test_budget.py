@@ -23,7 +23,7 @@ async def ended(file: Path, model: ScriptedModel, tokens: int, shop: Shop | None
     """A run that may use so many tokens, when it has ended, and what it answered."""
     async with engine_on(file, model, Policy(run_tokens=tokens), tools=(shop or Shop()).box) as engine:
         run = await soon(engine.result((await engine.start(message())).run.id))
-        return run, await engine.answer(run)
+        return run, (await engine.answer(run)).content
 
 
 def over(run: Run) -> Usage | None:

@@ -1,6 +1,8 @@
 """What is traced of runs: with the real tracer, whose spans stay in memory."""
 
 import asyncio
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import StatusCode
 
 from chat import generation
@@ -22,6 +25,7 @@ from chat.providers import Target
 from chat.sessions import Session
 from chat.tools import Toolbox, ToolError
 from chat.tracing import NO_SPAN, NO_TRACER, Tracer
+from handlers import tracing
 from handlers.tracing import OpenTelemetryTracer
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, engine_on, message, unsteady
@@ -282,3 +286,13 @@ def test_span_that_nobody_looks_at_takes_all_that_it_is_told() -> None:
     with NO_SPAN.step(1) as step, step.model_call("scripted") as call:
         call.attempt_failed("upstream_unavailable")
     NO_SPAN.end(None)
+
+
+def test_names_are_those_of_the_installed_conventions() -> None:
+    used = set(re.findall(r'"(gen_ai\.[a-z_.]+)"', inspect.getsource(tracing)))
+    assert used
+    assert used <= {name for name in vars(gen_ai_attributes).values() if isinstance(name, str)}
+    operations = set(re.findall(r'"gen_ai.operation.name": "(\w+)"', inspect.getsource(tracing)))
+    assert operations == {"invoke_agent", "chat", "execute_tool"}
+    assert operations <= {operation.value for operation in gen_ai_attributes.GenAiOperationNameValues}
+    assert set(tracing.PROVIDERS.values()) <= {name.value for name in gen_ai_attributes.GenAiProviderNameValues}

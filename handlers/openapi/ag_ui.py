@@ -1,7 +1,7 @@
 """What AG-UI's routes are for."""
 
 from handlers.ag_ui import JoinQuery, RunAgentInput
-from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, RUN, START, Answer, Operation
+from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, RUN, START, Answer, Operation
 
 _EVENTS = Answer(description="AG-UI's events.", streams=("ag-ui",), headers=RUN)
 
@@ -12,7 +12,7 @@ AG_UI: dict[str, Operation] = {
         description="For the clients of AG-UI, as they are. The same `runId` again attaches to its run, and with "
         "`Last-Event-ID` goes on right behind it. `tools` are the client's: a run that calls one ends there.",
         body=RunAgentInput,
-        headers=("Idempotency-Key", "Last-Event-ID", "Prefer"),
+        headers=ASKING,
         answers={200: _EVENTS, 202: ACCEPTED},
         raises=(*BODY, "run_in_progress", *START, *FOLLOW),
     ),

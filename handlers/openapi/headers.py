@@ -22,6 +22,11 @@ _REQUEST = {
         _STRING,
     ),
     "X-Session-Id": ("The conversation; an unknown id creates it.", _ID),
+    "traceparent": (
+        "The span that asks, as in [W3C Trace Context](https://www.w3.org/TR/trace-context/): the run's belong to it.",
+        _STRING,
+    ),
+    "tracestate": ("What goes along with `traceparent`.", _STRING),
     "Prefer": ("`respond-async`: do not stream, answer 202 as soon as the message is stored.", _STRING),
 }
 _PATH = {

@@ -64,3 +64,5 @@ ACCEPTED = Answer(
     headers=(*RUN, "Preference-Applied"),
 )
 SEEN = Answer(description="The cursor is the run's last event: there is nothing more. EventSource stops.")
+ASKING = ("Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent", "tracestate")
+"""Request headers of what starts a run."""

@@ -19,7 +19,7 @@ from handlers.bodies import (
     UsageParameters,
 )
 from handlers.openapi.ag_ui import AG_UI
-from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
+from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
 from handlers.openapi.v1 import V1
 from handlers.views import (
     AnswerView,
@@ -57,7 +57,6 @@ _FOLLOWED = Answer(
     headers=RUN,
 )
 _ANSWERS = {200: _STREAMED, 202: ACCEPTED, 204: SEEN}
-_ASKING = ("Idempotency-Key", "Last-Event-ID", "Prefer")
 
 _ASK = (*START, *FOLLOW, "run_in_progress", *MODEL)
 
@@ -126,7 +125,7 @@ _CHAT = {
         "The response's headers come when the message is stored. The run goes on when the client goes away, "
         "unless `on_disconnect` is `cancel`.",
         body=ChatBody,
-        headers=_ASKING,
+        headers=ASKING,
         answers=_ANSWERS,
         raises=(*BODY, "template_unknown", *_ASK),
     ),
@@ -137,7 +136,7 @@ _CHAT = {
         "the session's active run, said again, attaches to that run. While the process shuts down, the answer is a "
         "stream that only says when to come back.",
         query=ChatQuery,
-        headers=_ASKING,
+        headers=ASKING,
         answers=_ANSWERS,
         raises=("invalid_request", "template_unknown", *_ASK),
     ),
@@ -148,7 +147,7 @@ _CHAT = {
         "stored one, and branches there: an edit. A single message continues the stored conversation. `system` "
         "messages go to the model and are not kept in the history. Members may be written in snake_case too.",
         body=MessagesBody,
-        headers=_ASKING,
+        headers=ASKING,
         answers=_ANSWERS,
         raises=(*BODY, "template_unknown", *_ASK),
     ),
@@ -157,7 +156,7 @@ _CHAT = {
         summary="Ask one question",
         description="Each question is a session of its own.",
         body=QueryBody,
-        headers=_ASKING,
+        headers=ASKING,
         answers={
             200: Answer(description="The whole answer.", view=QueryView, headers=RUN),
             202: ACCEPTED,
@@ -169,7 +168,7 @@ _CHAT = {
         summary="Ask one question, and see the answer being written",
         description="The stream ends without `[DONE]`: its clients print every line.",
         body=QueryBody,
-        headers=_ASKING,
+        headers=ASKING,
         answers={
             200: Answer(description="The answer as it is written.", streams=("lines", "failed", "later"), headers=RUN),
             202: ACCEPTED,
@@ -218,7 +217,7 @@ _RUNS = {
         description="Another answer to the message that this run answered: a sibling in the tree, and the branch "
         "that is spoken to from now on.",
         body=RetryBody,
-        headers=_ASKING,
+        headers=ASKING,
         answers=_ANSWERS,
         raises=(*BODY, *_ASK),
     ),

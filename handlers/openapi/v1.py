@@ -1,6 +1,6 @@
 """What OpenAI's API is for here."""
 
-from handlers.openapi.operation import ACCEPTED, BODY, FOLLOW, MODEL, RUN, START, Answer, Operation
+from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, START, Answer, Operation
 from handlers.v1.bodies import CompletionBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView
 
@@ -26,7 +26,7 @@ V1: dict[str, Operation] = {
         "one, and a single message continues that. Each request without a session is one of its own. `tools` are the "
         "client's: a run that calls one ends there. What is not text is not taken.",
         body=CompletionBody,
-        headers=("Idempotency-Key", "Last-Event-ID", "Prefer", "X-Session-Id"),
+        headers=(*ASKING, "X-Session-Id"),
         answers={
             200: Answer(
                 description="The whole answer, or its chunks with `stream`.",

@@ -32,6 +32,7 @@ class Span:
     id: str
     parent: str
     trace: str
+    state: str
     name: str
     kind: int
     status: int
@@ -96,6 +97,7 @@ def described(span: ProtoSpan, resource: dict[str, object]) -> dict[str, object]
         "id": span.span_id.hex(),
         "parent": span.parent_span_id.hex(),
         "trace": span.trace_id.hex(),
+        "state": span.trace_state,
         "name": span.name,
         "kind": int(span.kind),
         "status": int(span.status.code),

@@ -115,6 +115,35 @@ async def test_spans_of_good_failed_and_stopped_runs_reach_a_receiver_without_a_
         assert "the town" not in log.read_text()
 
 
+async def test_run_belongs_to_the_trace_of_its_request_also_behind_a_crash(tmp_path: Path) -> None:
+    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    asked = {"traceparent": f"00-{trace}-{caller}-01", "tracestate": "town=hall"}
+    halves = reply(chunk("One half, "), asyncio.Event()), completion("the other.")
+    async with Receiver(tmp_path) as receiver:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
+        async with dialogue(tmp_path, *halves, completion("Hi."), **settings) as (service, _):
+            service.client.headers.update(asked)
+            begun = await service.begin(PROMPT, session_id="one")
+            async with service.stream("GET", f"/runs/{begun}/events?format=events") as received:
+                async for frame in received:
+                    if frame.event == "text.delta":
+                        break
+            await service.kill()
+            await service.start()
+            await service.ended(begun)
+            service.client.headers["traceparent"] = "canary"
+            alone = await service.begin(PROMPT, session_id="two")
+            await service.ended(alone)
+
+        spans = receiver.spans(begun)
+        assert [span.name for span in spans] == ["invoke_agent", "step", "chat scripted"]
+        assert (spans[0].trace, spans[0].parent, spans[0].attributes["outcome"]) == (trace, caller, "completed")
+        assert {(span.trace, span.state) for span in spans} == {(trace, "town=hall")}
+        [run, *_] = receiver.spans(alone)
+        assert run.trace != trace
+        assert (run.parent, run.state) == ("", "")
+
+
 async def test_receiver_that_does_not_answer_holds_up_neither_answers_nor_the_shutdown(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

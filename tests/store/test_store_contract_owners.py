@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat.commands import OnBusy
+from chat.commands import NewRetry, OnBusy
 from chat.events import Event, RunCancelled, Seam, TextDelta
 from chat.ports import Store
 from chat.runs import Run, RunStatus
@@ -45,6 +45,18 @@ async def test_runs_of_a_dead_process_are_taken_once(site: Site, store: Store, o
     assert await logged(other, run.id) == [HI]
     assert list(await other.claim()) == []
     assert list(await (await site.process()).claim()) == []
+
+
+async def test_trace_of_a_request_stays_with_its_run_whoever_takes_it(site: Site, store: Store, other: Store) -> None:
+    run = (await store.start_run(message(trace="whose"))).run
+    waits = (await store.start_run(message(on_busy=OnBusy.QUEUE))).run
+    again = (await store.retry_run(NewRetry("run_again", run.id, "scripted", OnBusy.QUEUE, trace="another's"))).run
+    assert (run.trace, waits.trace, again.trace) == ("whose", None, "another's")
+    site.kill(store)
+    assert [taken.trace for taken in await other.claim()] == ["whose"]
+    adopted = await other.adopt(again.id)
+    assert adopted is not None
+    assert adopted.trace == "another's"
 
 
 async def test_what_an_old_owner_writes_is_refused(site: Site, store: Store, other: Store) -> None:

@@ -19,3 +19,6 @@ ALTER TABLE usage_by_model RENAME TO usage;
 CREATE INDEX usage_of_session ON usage (session_id, day);
 CREATE INDEX usage_of_user ON usage (user_id, day);
 CREATE INDEX usage_of_day ON usage (day);
+
+-- The trace that a run's request belongs to, for whichever process generates the run.
+ALTER TABLE runs ADD COLUMN trace TEXT;
