@@ -23,7 +23,7 @@ class Approvals:
         """Wait for the decision, however long that takes: whether the call may be made."""
         waiting = self._waiting[run_id, call_id] = asyncio.get_running_loop().create_future()
         try:
-            decision = await self.ask(run_id, call_id)  # behind the future: what is decided from now on is heard
+            decision = await self._ask(run_id, call_id)  # behind the future: what is decided from now on is heard
             return await waiting if decision is None else decision
         finally:
             del self._waiting[run_id, call_id]
@@ -44,11 +44,10 @@ class Approvals:
             for run_id, call_id, approved in await self._store.decisions():
                 self.tell(run_id, call_id, approved=approved)
 
-    async def ask(self, run_id: str, call_id: str) -> bool | None:
-        """The decision, if there is one; else it can be made from now on."""
+    async def _ask(self, run_id: str, call_id: str) -> bool | None:
         while True:
             try:
-                return await self._store.wait_for_approval(run_id, call_id)
+                return await self._store.decision(run_id, call_id)
             except (StoreUnavailableError, StoreCorruptError) as error:
                 logger.warning("an approval waits for the store: %s", error.code, extra={"run_id": run_id})
                 await asyncio.sleep(RETRY_PAUSE)

@@ -333,12 +333,14 @@ class Generation:
         return calls
 
     async def _call(self, live: LiveRun, calls: Sequence[Call]) -> None:
-        """Commit the calls, before any of them is made: a crash must find them."""
+        """Commit the calls, before any of them is made: a crash must find them.
+
+        All in one commit, for nothing is awaited in between: a call is never there without its wait for a yes.
+        """
         for call in calls:
             self._journal.append(live, ToolCalled(call.id, call.name, call.arguments))
         for call in calls:
             if self._tools.asks(call):
-                await self._approvals.ask(live.run.id, call.id)  # before anybody hears that it can be decided
                 self._journal.append(live, ToolApproval(call.id))
         await self._journal.landed(live)
 
@@ -349,10 +351,11 @@ class Generation:
         loop, deadline = asyncio.get_running_loop(), limit.when()
         assert deadline is not None
         left = deadline - loop.time()
-        patient = any(self._tools.asks(call) for call in calls)
-        if patient:
+        # As the log has it and not the tool: who was asked has to answer, even if it would not ask any more.
+        waiting = {call_id for call_id, stage in open_calls(live.events).items() if stage is Stage.WAITING}
+        if waiting:
             limit.reschedule(None)  # people take their time; tools have limits of their own
-        running = [asyncio.create_task(self._answered(live, call, span)) for call in calls]
+        running = [asyncio.create_task(self._answered(live, call, span, asks=call.id in waiting)) for call in calls]
         try:
             for answering in asyncio.as_completed(running):
                 await answering
@@ -361,14 +364,14 @@ class Generation:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            if patient:
+            if waiting:
                 limit.reschedule(loop.time() + left)
 
-    async def _answered(self, live: LiveRun, call: Call, span: StepSpan) -> Call:
+    async def _answered(self, live: LiveRun, call: Call, span: StepSpan, *, asks: bool) -> Call:
         if call.answered:
             return call
         approved = True
-        if self._tools.asks(call):
+        if asks:
             approved = await self._approvals.decided(live.run.id, call.id)
             self._journal.append(live, ToolDecided(call.id, approved))
             await self._journal.landed(live)

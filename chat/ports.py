@@ -166,6 +166,7 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Append]) -> Committed:
         """Append to the logs of many runs in one transaction.
 
+        With a call's ``tool.approval`` it is there to be decided about.
         It survives power loss if it settles a run, or if one of them is to be durable.
         """
         ...
@@ -280,8 +281,8 @@ class Store(Protocol):
 
     # approvals
 
-    async def wait_for_approval(self, run_id: str, call_id: str) -> bool | None:
-        """What was decided about the call; None if nothing yet, and then it can be decided from now on."""
+    async def decision(self, run_id: str, call_id: str) -> bool | None:
+        """What was decided about a call that waits; None if nothing yet."""
         ...
 
     async def decisions(self) -> Sequence[tuple[str, str, bool]]:

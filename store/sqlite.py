@@ -154,8 +154,8 @@ class SqliteStore:
 
     # approvals
 
-    async def wait_for_approval(self, run_id: str, call_id: str) -> bool | None:
-        return await self._database.write(lambda db: sqlite_tools.wait_for_approval(db, run_id, call_id), durable=False)
+    async def decision(self, run_id: str, call_id: str) -> bool | None:
+        return await self._database.read(lambda db: sqlite_tools.decision(db, run_id, call_id))
 
     async def decisions(self) -> Sequence[tuple[str, str, bool]]:
         return await self._database.read(lambda db: sqlite_tools.decisions(db, self._owners.id))

@@ -5,13 +5,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from chat.errors import ChatError
-from chat.events import Event, TextDelta, dump, load
+from chat.events import Event, TextDelta, ToolApproval, dump, load
 from chat.ports import Append, Batch, Committed, Settlement, Tail
 from chat.runs import STATUS_OF
 from store import sqlite_usage
 from store.sqlite_rows import now_ms, rows
 from store.sqlite_runs import to_terminal
-from store.sqlite_tools import dump_steps
+from store.sqlite_tools import dump_steps, wait_for_approval
 
 PAGE_EVENTS = 512
 """Events in one page of a finished log: few rows for a long answer, little to decode for a late cursor."""
@@ -44,7 +44,12 @@ def commit(db: sqlite3.Connection, batch: Sequence[Append]) -> Committed:
                 waiting = waiting or _others_wait(db, append.run.session_id)
             else:
                 lost.add(append.run.id)
-    _insert(db, [entry for append in batch if append.run.id not in lost for entry in _entries(append)])
+    kept = [append for append in batch if append.run.id not in lost]
+    _insert(db, [entry for append in kept for entry in _entries(append)])
+    for append in kept:
+        for event in append.events:
+            if isinstance(event, ToolApproval):
+                wait_for_approval(db, append.run.id, event.call_id)
     return Committed(frozenset(lost), waiting)
 
 

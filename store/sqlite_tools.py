@@ -56,10 +56,13 @@ def list_records(
     return Page(records, str(found[limit - 1][0]) if len(found) > limit else None)
 
 
-def wait_for_approval(db: sqlite3.Connection, run_id: str, call_id: str) -> bool | None:
-    rows(db, "INSERT INTO approvals (run_id, call_id) VALUES (?, ?) ON CONFLICT DO NOTHING", (run_id, call_id))
-    [(approved,)] = rows(db, "SELECT approved FROM approvals WHERE run_id = ? AND call_id = ?", (run_id, call_id))
-    return None if approved is None else bool(approved)
+def wait_for_approval(db: sqlite3.Connection, run_id: str, call_id: str) -> None:
+    rows(db, "INSERT INTO approvals (run_id, call_id) VALUES (?, ?)", (run_id, call_id))
+
+
+def decision(db: sqlite3.Connection, run_id: str, call_id: str) -> bool | None:
+    found = rows(db, "SELECT approved FROM approvals WHERE run_id = ? AND call_id = ?", (run_id, call_id))
+    return bool(found[0][0]) if found and found[0][0] is not None else None
 
 
 def decisions(db: sqlite3.Connection, owner: int) -> list[tuple[str, str, bool]]:

@@ -16,6 +16,7 @@ from chat.events import (
     Seam,
     TextDelta,
     ToolApproval,
+    ToolCalled,
     ToolDecided,
     ToolDelta,
     ToolFinished,
@@ -30,7 +31,7 @@ from chat.runs import Run
 from chat.tools import Toolbox
 from tests.ledger import running
 from tests.patience import PATIENCE, soon
-from tests.scripted import STOP, ScriptedModel, UnsteadyStore, engine_on, follow, opened
+from tests.scripted import STOP, ScriptedModel, UnsteadyStore, engine_on, follow, opened, unsteady
 from tests.shop import CALLS, Shop, crashed, log_of, order, ordered, started
 
 
@@ -104,6 +105,29 @@ async def test_run_that_takes_too_long_after_a_yes_is_stopped(file: Path, shop: 
         assert terminal.code == "run_timeout"
 
 
+async def test_call_is_never_stored_without_its_wait_for_a_yes(file: Path, shop: Shop, careful: Toolbox) -> None:
+    model = ScriptedModel([[*order("bread"), *order("cake", "call_2"), CALLS]])
+    async with engine_on(file, model, tools=careful) as engine:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_2"))
+        appends = [append.events for batch in unsteady(engine).commits for append in batch]
+        [called] = [events for events in appends if any(isinstance(event, ToolCalled) for event in events)]
+        assert [event for event in called if isinstance(event, ToolApproval)] == [
+            ToolApproval("call_1"), ToolApproval("call_2"),
+        ]  # fmt: skip
+
+
+async def test_call_that_was_said_to_wait_does_so_though_its_tool_asks_no_more(file: Path, shop: Shop) -> None:
+    asking = Toolbox([tool_of(shop.order, approval=True)])
+    run = await crashed(file, ScriptedModel([[*order("bread"), CALLS]]), asking, 4)
+    async with engine_on(file, ScriptedModel(["Done.", STOP]), tools=shop.box) as engine:
+        await until(engine, run, Seam(2))
+        await engine.approve(run.id, "call_1", approved=False)
+        log = await log_of(engine, run)
+    assert shop.calls == []
+    assert log[5:7] == [ToolDecided("call_1", approved=False), ToolFinished("call_1", error=DENIED)]
+
+
 @pytest.mark.parametrize("recovery", CrashRecovery)
 @pytest.mark.parametrize("when", ["between", "after the restart"])
 async def test_call_waits_over_a_restart(
@@ -167,7 +191,7 @@ async def test_approval_waits_for_the_store(file: Path, monkeypatch: pytest.Monk
     asked = asyncio.Event()
 
     class Failing(UnsteadyStore):
-        async def wait_for_approval(self, run_id: str, call_id: str) -> bool | None:
+        async def decision(self, run_id: str, call_id: str) -> bool | None:
             answer = answers.pop(0)
             if answer is not None:
                 raise answer

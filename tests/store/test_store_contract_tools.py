@@ -5,7 +5,7 @@ import time
 import pytest
 
 from chat.errors import ChatError
-from chat.events import Event, TextDelta, ToolCalled, ToolFinished, ToolStarted, completed
+from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolFinished, ToolStarted, completed
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
@@ -48,6 +48,22 @@ async def test_answer_of_calls_alone_is_part_of_the_history(store: Store) -> Non
     await store.commit([said(run, *log, completed("", "stop", None))])
     following = (await store.start_run(message("And?"))).run
     assert [turn.content for turn in await store.history(following.message_id, 10_000)] == ["Hello", "", "And?"]
+
+
+async def test_call_can_be_decided_about_as_soon_as_its_log_says_that_it_waits(store: Store, other: Store) -> None:
+    run = (await store.start_run(message())).run
+    called: list[Event] = [ToolStarted("1", "f"), ToolCalled("1", "f", "{}")]
+    await store.commit([said(run, *called)])
+    with pytest.raises(ChatError) as caught:
+        await other.decide(run.id, "1", approved=True)
+    assert caught.value.code == "not_found"
+    await store.commit([said(run, ToolApproval("1"), before=called)])
+    assert await store.decision(run.id, "1") is None
+    await other.decide(run.id, "1", approved=False)
+    assert await store.decision(run.id, "1") is False
+    assert list(await store.decisions()) == [(run.id, "1", False)]
+    assert list(await other.decisions()) == []
+    assert await store.decision("run_unknown", "1") is None
 
 
 def record(number: int, kind: str = "note", session_id: str = "ses_1", user_id: str = "ann") -> Record:
