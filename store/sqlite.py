@@ -192,6 +192,7 @@ class SqliteStore:
     # upkeep
 
     async def sweep(self, retention: float) -> None:
+        await self._database.write(sqlite_journal.put_aside, durable=False)
         # What was prunable at the last sweep: whoever tails the journal has had the time between to read it.
         before, self._prunable = self._prunable, await self._database.read(sqlite_journal.prunable)
         while await self._database.write(lambda db: sqlite_journal.prune(db, before), durable=False):

@@ -1,4 +1,4 @@
-"""The runs' logs: appended to a journal while they are live, folded into pages of their own when they end."""
+"""The runs' logs: appended to a journal while they are live, folded into pages of their own when they end or wait."""
 
 import json
 import sqlite3
@@ -96,7 +96,8 @@ def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
     )
     for share in end.shares:
         sqlite_usage.insert(db, run, share, now)
-    db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", list(_pages(run.id, end.log)))
+    [(aside,)] = rows(db, "SELECT coalesce(max(last_seq), 0) FROM log_pages WHERE run_id = ?", (run.id,))
+    _insert_pages(db, run.id, aside + 1, [dump(event) for event in end.log[aside:]])
     rows(
         db,
         """UPDATE sessions SET message_count = message_count + 1, updated_at = ?,
@@ -110,16 +111,21 @@ def _others_wait(db: sqlite3.Connection, session_id: str) -> bool:
     return bool(rows(db, "SELECT 1 FROM runs WHERE session_id = ? AND status = 'queued' LIMIT 1", (session_id,)))
 
 
-def _pages(run_id: str, log: Sequence[Event]) -> Iterator[tuple[str, int, int, str]]:
+def _insert_pages(db: sqlite3.Connection, run_id: str, first_seq: int, events: Sequence[tuple[str, str]]) -> None:
+    """Store neighbouring events, each a name and a body, as pages; ``first_seq`` is the first one's place."""
+    pages = [(run_id, *page) for page in _pages(first_seq, events)]
+    db.executemany("INSERT INTO log_pages VALUES (?, ?, ?, ?)", pages)
+
+
+def _pages(first_seq: int, events: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int, str]]:
     page: list[str | tuple[str, str]] = []
     size = 0
-    for seq, event in enumerate(log, 1):
-        name, body = dump(event)
+    for seq, (name, body) in enumerate(events, first_seq):
         # Text is most of it: a bare string stands for a text delta.
-        page.append(body if isinstance(event, TextDelta) else (name, body))
+        page.append(body if name == "text.delta" else (name, body))
         size += len(body)
-        if len(page) == PAGE_EVENTS or size >= PAGE_CHARS or seq == len(log):
-            yield run_id, seq - len(page) + 1, seq, json.dumps(page, ensure_ascii=False)
+        if len(page) == PAGE_EVENTS or size >= PAGE_CHARS or seq == first_seq + len(events) - 1:
+            yield seq - len(page) + 1, seq, json.dumps(page, ensure_ascii=False)
             page, size = [], 0
 
 
@@ -132,25 +138,25 @@ def read_events(db: sqlite3.Connection, run_id: str, after: int, limit: int) -> 
     if not found:
         return Batch(after + 1, ())
     folded, finished_at, last_seq, journal_from = found[0]
-    if finished_at is None:
-        entries = rows(
-            db,
-            "SELECT name, body FROM journal WHERE pos >= ? AND run_id = ? AND seq > ? ORDER BY pos LIMIT ?",
-            (journal_from, run_id, after, limit),
-        )
-        return Batch(after + 1, [load(name, body) for name, body in entries])
-    if after >= last_seq:
-        return Batch(after + 1, ())
-    if folded:
+    if folded and after < last_seq:
         return _from_message(db, run_id, after, last_seq)
     page = rows(
         db,
-        """SELECT first_seq, events FROM log_pages WHERE run_id = ? AND first_seq <= ?
+        """SELECT first_seq, last_seq, events FROM log_pages WHERE run_id = ? AND first_seq <= ? + 1
            ORDER BY first_seq DESC LIMIT 1""",
-        (run_id, after + 1),
+        (run_id, after),
     )
-    first_seq, events = page[0]
-    return Batch(after + 1, _unpack(events)[after + 1 - first_seq :][:limit])
+    if page and after < page[0][1]:
+        first_seq, _, events = page[0]
+        return Batch(after + 1, _unpack(events)[after + 1 - first_seq :][:limit])
+    if finished_at is not None:
+        return Batch(after + 1, ())
+    entries = rows(
+        db,
+        "SELECT name, body FROM journal WHERE pos >= ? AND run_id = ? AND seq > ? ORDER BY pos LIMIT ?",
+        (journal_from, run_id, after, limit),
+    )
+    return Batch(after + 1, [load(name, body) for name, body in entries])
 
 
 def _from_message(db: sqlite3.Connection, run_id: str, after: int, last_seq: int) -> Batch:
@@ -185,6 +191,36 @@ def tail(db: sqlite3.Connection, after: int) -> Tail:
 
 def position(db: sqlite3.Connection) -> int:
     return int((rows(db, "SELECT coalesce(max(pos), 0) FROM journal"))[0][0])
+
+
+def put_aside(db: sqlite3.Connection) -> None:
+    """Move what runs have said that wait for somebody's yes into pages of their own: that may take days.
+
+    Meanwhile the journal could not be pruned behind them. The entries stay for those who read along, until they are.
+    """
+    end = position(db)
+    waiting = dict(
+        rows(
+            db,
+            """SELECT id, journal_from FROM runs WHERE status = 'running' AND journal_from <= ?
+                   AND EXISTS (SELECT 1 FROM approvals WHERE run_id = runs.id AND approved IS NULL)""",
+            (end,),
+        )
+    )
+    said: dict[str, list[tuple[int, str, str]]] = {run_id: [] for run_id in waiting}
+    entries = rows(
+        db,
+        """SELECT pos, run_id, seq, name, body FROM journal
+           WHERE pos >= ? AND run_id IN (SELECT value FROM json_each(?)) ORDER BY pos""",
+        (min(waiting.values(), default=end + 1), json.dumps(list(waiting))),
+    )
+    for pos, run_id, seq, name, body in entries:
+        if pos >= waiting[run_id]:
+            said[run_id].append((seq, name, body))
+    for run_id, events in said.items():
+        if events:
+            _insert_pages(db, run_id, events[0][0], [(name, body) for _, name, body in events])
+    db.executemany("UPDATE runs SET journal_from = ? WHERE id = ?", [(end + 1, run_id) for run_id in waiting])
 
 
 def prunable(db: sqlite3.Connection) -> int:

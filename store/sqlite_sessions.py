@@ -105,19 +105,18 @@ def update_session(db: sqlite3.Connection, session_id: str, changes: Mapping[str
 
 def delete_session(db: sqlite3.Connection, session_id: str) -> bool:
     """The foreign keys take the messages, runs, logs and claims along."""
-    # The journal's last row is only emptied: positions that are given out twice would hide events.
+    # The whole journal, because runs that were put aside have events before their journal_from. Its last row is only
+    # emptied: positions that are given out twice would hide events.
     rows(
         db,
         """UPDATE journal SET name = 'text.delta', body = ''
-           WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
-             AND run_id IN (SELECT id FROM runs WHERE session_id = :id)""",
+           WHERE run_id IN (SELECT id FROM runs WHERE session_id = :id)""",
         {"id": session_id},
     )
     rows(
         db,
         """DELETE FROM journal
-           WHERE pos >= (SELECT min(journal_from) FROM runs WHERE session_id = :id)
-             AND run_id IN (SELECT id FROM runs WHERE session_id = :id)
+           WHERE run_id IN (SELECT id FROM runs WHERE session_id = :id)
              AND pos < (SELECT max(pos) FROM journal)""",
         {"id": session_id},
     )

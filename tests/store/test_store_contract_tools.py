@@ -5,13 +5,13 @@ import time
 import pytest
 
 from chat.errors import ChatError
-from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolFinished, ToolStarted, completed
+from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolDecided, ToolFinished, ToolStarted, completed
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
 from chat.steps import Call, Step
 from tests.scripted import message
-from tests.store.sites import logged, said
+from tests.store.sites import Site, logged, said
 
 CALLED: list[Event] = [
     TextDelta("Look: "), ToolStarted("1", "f"), ToolStarted("2", "g"), ToolCalled("1", "f", '{"☃": 1}'),
@@ -20,8 +20,8 @@ CALLED: list[Event] = [
 STEPS = (Step("Look: ", (Call("1", "f", '{"☃": 1}', "\0 ☃"), Call("2", "g", "", error="no"))),)
 
 
-async def answered(store: Store, text: str = "Hello") -> Run:
-    run = (await store.start_run(message(text))).run
+async def answered(store: Store, text: str = "Hello", *, session_id: str = "ses_1") -> Run:
+    run = (await store.start_run(message(text, session_id))).run
     await store.commit([said(run, *CALLED, completed("Look: done.", "stop", None))])
     return run
 
@@ -64,6 +64,67 @@ async def test_call_can_be_decided_about_as_soon_as_its_log_says_that_it_waits(s
     assert list(await store.decisions()) == [(run.id, "1", False)]
     assert list(await other.decisions()) == []
     assert await store.decision("run_unknown", "1") is None
+
+
+WAITS: list[Event] = [*CALLED[:-3], ToolApproval("2")]
+DECIDED: list[Event] = [ToolDecided("2", approved=True), ToolFinished("2", "yes"), TextDelta("done.")]
+
+
+async def swept(store: Store) -> int:
+    """Sweeps as long as it takes to drop from the journal what nobody needs; how many entries are left."""
+    for _ in range(2):
+        await store.sweep(3600)
+    return len((await store.tail(0)).entries)
+
+
+async def test_run_that_waits_holds_nobody_elses_events_and_keeps_its_own(store: Store, other: Store) -> None:
+    run = (await store.start_run(message())).run
+    await store.commit([said(run, *WAITS)])
+    for number in range(3):
+        late = await answered(store, session_id=f"ses_{number + 2}")
+        assert await swept(other) == 1, number  # the last one, from which positions go on
+        assert await logged(other, run.id) == WAITS
+        assert len(await logged(other, late.id)) == len(CALLED) + 1
+    for after in range(len(WAITS) + 1):
+        assert list((await other.events(run.id, after, 100)).events) == WAITS[after:]
+    assert list((await other.events(run.id, 1, 2)).events) == WAITS[1:3]
+
+    await store.commit([said(run, *DECIDED[:1], before=WAITS)])  # half in the journal again
+    assert await logged(other, run.id) == [*WAITS, *DECIDED[:1]]
+    log = [*WAITS, *DECIDED, completed("Look: done.", "stop", None)]
+    await store.commit([said(run, *log[len(WAITS) + 1 :], before=log[: len(WAITS) + 1])])
+    assert await logged(other, run.id) == log
+    for after in range(len(log)):
+        assert next(iter((await other.events(run.id, after, 1)).events)) == log[after]
+
+
+async def test_runs_that_wait_again_are_put_aside_again(site: Site, store: Store, other: Store) -> None:
+    first = (await store.start_run(message())).run
+    second = (await store.start_run(message(session_id="ses_2"))).run
+    await store.commit([said(first, *WAITS)])
+    await swept(store)
+    await store.commit([said(second, *WAITS), said(first, *DECIDED[:2], before=WAITS)])
+    await store.sweep(3600)  # the first has something new behind it, and the second waits for the first time
+    again: list[Event] = [ToolStarted("3", "f"), ToolCalled("3", "f", "{}"), ToolApproval("3")]
+    await store.commit([said(first, *again, before=[*WAITS, *DECIDED[:2]])])
+    assert await swept(store) == 1
+    assert await logged(other, first.id) == [*WAITS, *DECIDED[:2], *again]
+    assert await logged(other, second.id) == WAITS
+    site.kill(store)
+    assert {run.id for run in await other.claim()} == {first.id, second.id}
+    await answered(other, session_id="ses_3")
+    assert await swept(other) == 1
+    assert await logged(other, first.id) == [*WAITS, *DECIDED[:2], *again]
+
+
+async def test_deleted_session_leaves_nothing_of_a_run_that_was_put_aside(store: Store) -> None:
+    run = (await store.start_run(message())).run
+    await store.commit([said(run, *WAITS)])
+    await store.sweep(3600)
+    assert "Look: " in repr(await store.tail(0))  # for those who read along
+    await store.delete_session("ses_1")
+    assert "Look: " not in repr(await store.tail(0))
+    assert await logged(store, run.id) == []
 
 
 def record(number: int, kind: str = "note", session_id: str = "ses_1", user_id: str = "ann") -> Record:
