@@ -17,11 +17,17 @@ class Approvals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
+        self._waiting: dict[tuple[str, str], asyncio.Future[bool | None]] = {}
+        self._over = False
 
-    async def decided(self, run_id: str, call_id: str) -> bool:
-        """Wait for the decision, however long that takes: whether the call may be made."""
+    async def decided(self, run_id: str, call_id: str) -> bool | None:
+        """Wait for the decision, however long that takes: whether the call may be made.
+
+        None if it is put off: the process ends, and the next one waits on.
+        """
         waiting = self._waiting[run_id, call_id] = asyncio.get_running_loop().create_future()
+        if self._over:
+            waiting.set_result(None)
         try:
             decision = await self._ask(run_id, call_id)  # behind the future: what is decided from now on is heard
             return await waiting if decision is None else decision
@@ -33,6 +39,13 @@ class Approvals:
         waiting = self._waiting.get((run_id, call_id))
         if waiting is not None and not waiting.done():
             waiting.set_result(approved)
+
+    def put_off(self) -> None:
+        """Let nobody wait here any longer: the decisions are the next process's to hear."""
+        self._over = True
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
 
     async def look(self) -> None:
         """Another process has changed something: read what was decided, once for all who wait.

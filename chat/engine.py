@@ -199,9 +199,13 @@ class Engine:
         return await self.store.delete_session(session_id)
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new work, let running answers finish for so long, hand the rest back, end all streams."""
+        """Refuse new work, let running answers finish for so long, hand the rest back, end all streams.
+
+        Runs that only wait for somebody's yes are handed back at once: that may take days.
+        """
         self.draining = True
         self._upkeep.claiming = False
+        self._approvals.put_off()
         try:
             await self._runner.finish(seconds)
         finally:

@@ -165,8 +165,10 @@ class Generation:
                 self._journal.append(live, ToolFinished(call_id, error=_CUT[stage]))
         return True
 
-    async def generate(self, live: LiveRun) -> Terminal:
+    async def generate(self, live: LiveRun) -> Terminal | None:
         """The run's terminal event, when everything before it is in the journal.
+
+        None if all that it has committed waits for a yes, and that was put off: another process is to go on.
 
         Raises:
             ChatError: the journal does not take the run's events any more.
@@ -184,15 +186,17 @@ class Generation:
 
     async def _answer(
         self, live: LiveRun, request: ModelRequest, theirs: Collection[str], limit: asyncio.Timeout
-    ) -> Terminal:
+    ) -> Terminal | None:
         """``theirs`` are the tools that the client runs: the run ends where one is called."""
         if live.events:
             live.spending.recover(live.run.model, request.messages, live.events)
         if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
             *before, last = request.steps
             with live.span.step(len(request.steps)) as span:
-                calls = await self._use(live, last.calls, limit, span)
-            request = replace(request, steps=[*before, replace(last, calls=calls)])
+                answered = await self._use(live, last.calls, limit, span)
+            if answered is None:
+                return None
+            request = replace(request, steps=[*before, replace(last, calls=answered)])
         while len(request.steps) < self._policy.steps:
             with live.span.step(len(request.steps) + 1) as span:
                 heard = await self._step(live, request, span)
@@ -204,12 +208,14 @@ class Generation:
                 text = live.answer[sum(len(step.text) for step in request.steps) :]
                 await self._call(live, calls)
                 ours = [call for call in calls if call.name not in theirs]
-                step = Step(text, await self._use(live, ours, limit, span))
-                if len(ours) < len(calls):
-                    return completed(live.answer, "tool_calls")
-            taken = {*request.taken, *heard.written}
+                answered = await self._use(live, ours, limit, span)
+            if answered is None:
+                return None
+            if len(ours) < len(calls):
+                return completed(live.answer, "tool_calls")
+            steps, taken = [*request.steps, Step(text, answered)], {*request.taken, *heard.written}
             speaker = heard.model or request.speaker
-            request = replace(request, steps=[*request.steps, step], prefix="", speaker=speaker, taken=taken)
+            request = replace(request, steps=steps, prefix="", speaker=speaker, taken=taken)
         raise OverLimitError("too_many_steps", "The model went on calling tools, and was stopped.", retryable=True)
 
     async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> _Heard:
@@ -346,8 +352,11 @@ class Generation:
 
     async def _use(
         self, live: LiveRun, calls: Sequence[Call], limit: asyncio.Timeout, span: StepSpan
-    ) -> Sequence[Call]:
-        """Make those that have no answer, side by side; all of them, answered, in their order."""
+    ) -> Sequence[Call] | None:
+        """Make those that have no answer, side by side; all of them, answered, in their order.
+
+        None, when the others have their answers, if one that waits for a yes was put off.
+        """
         loop, deadline = asyncio.get_running_loop(), limit.when()
         assert deadline is not None
         left = deadline - loop.time()
@@ -359,20 +368,26 @@ class Generation:
         try:
             for answering in asyncio.as_completed(running):
                 await answering
-            return [task.result() for task in running]
+            answered = [task.result() for task in running]
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             if waiting:
                 limit.reschedule(loop.time() + left)
+        if all(call.answered for call in answered):
+            return answered
+        await self._journal.landed(live)
+        return None
 
     async def _answered(self, live: LiveRun, call: Call, span: StepSpan, *, asks: bool) -> Call:
         if call.answered:
             return call
-        approved = True
+        approved: bool | None = True
         if asks:
             approved = await self._approvals.decided(live.run.id, call.id)
+            if approved is None:
+                return call
             self._journal.append(live, ToolDecided(call.id, approved))
             await self._journal.landed(live)
         if approved:

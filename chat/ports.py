@@ -219,6 +219,10 @@ class Store(Protocol):
         """Give all running runs of this process away, for another to take at once."""
         ...
 
+    async def release(self, run_id: str) -> None:
+        """Give one running run of this process away, which will not write to it any more."""
+        ...
+
     async def cancel_requests(self) -> Sequence[tuple[str, str]]:
         """Run and reason of the stops asked of this process's runs."""
         ...

@@ -30,20 +30,24 @@ _NOT_STORED = RunFailed("store_unavailable", "The answer could not be stored and
 _INTERNAL = RunFailed("internal", "Internal error", retryable=True)
 _CRASHED = RunInterrupted("The process that wrote this answer died.")
 
-_Generate: TypeAlias = Callable[[LiveRun], Coroutine[Any, Any, Terminal]]
+_Generate: TypeAlias = Callable[[LiveRun], Coroutine[Any, Any, Terminal | None]]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """``generating`` may be cancelled at any moment, even before its first step; ``task`` sees to the end."""
+    """``generating`` may be cancelled at any moment, even before its first step; ``task`` sees to the end.
+
+    ``put_off``: the run waits for somebody's yes, and is being given to another process that will hear of it.
+    """
 
     live: LiveRun
     span: RunSpan
-    generating: asyncio.Task[Terminal]
+    generating: asyncio.Task[Terminal | None]
     task: asyncio.Task[None] | None = None
     stop_reason: str | None = None
+    put_off: bool = False
 
 
 class Runner:
@@ -77,7 +81,7 @@ class Runner:
     def end(self, run: Run, terminal: Terminal) -> None:
         """Settle a run that is not to be generated at all."""
 
-        async def ended(_: LiveRun) -> Terminal:
+        async def ended(_: LiveRun) -> Terminal | None:
             return terminal
 
         self._begin(run, ended)
@@ -88,7 +92,7 @@ class Runner:
         A run that is ending already ends as it was about to.
         """
         job = self._jobs.get(run_id)
-        if job is None:
+        if job is None or job.put_off:
             return False
         if job.stop_reason is None:
             job.stop_reason = reason
@@ -128,13 +132,13 @@ class Runner:
         self._jobs[run.id] = job
         job.task = asyncio.create_task(self._see_through(job))
 
-    async def _counted(self, live: LiveRun, generate: _Generate) -> Terminal:
+    async def _counted(self, live: LiveRun, generate: _Generate) -> Terminal | None:
         with suppress(StoreUnavailableError, StoreCorruptError):  # the run itself will find out
             if (session := await self._store.session(live.run.session_id)) is not None:
                 live.span.counted(session.message_count)
         return await generate(live)
 
-    async def _generate(self, live: LiveRun) -> Terminal:
+    async def _generate(self, live: LiveRun) -> Terminal | None:
         if live.run.epoch > 1:
             await self._live.load(live)
             if not self._generation.resume(live):
@@ -146,7 +150,10 @@ class Runner:
         try:
             await asyncio.wait({job.generating})
             terminal = self._terminal(job)
-            if terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
+            if terminal is None and job.live.owned and not job.generating.cancelled():
+                job.put_off = True
+                await self._give_away(job.live)
+            elif terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
                 logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
         finally:
             job.generating.cancel()
@@ -168,11 +175,20 @@ class Runner:
             return None if self._finishing else _INTERNAL
         error = job.generating.exception()
         if error is None:
-            return job.generating.result()
+            put_off = job.generating.result() is None
+            return RunCancelled(job.stop_reason) if put_off and job.stop_reason else job.generating.result()
         if isinstance(error, ChatError):
             return _NOT_STORED
         logger.error("a generation broke", exc_info=error, extra={"run_id": job.live.run.id})
         return _INTERNAL
+
+    async def _give_away(self, live: LiveRun) -> None:
+        try:
+            await self._store.release(live.run.id)
+            logger.info("handed a run over that waits for a yes", extra={"run_id": live.run.id})
+        except (StoreUnavailableError, StoreCorruptError) as error:  # it goes with all others, at the end
+            logger.warning("could not hand a run back: %s", error.code)
+        live.lose()
 
     async def _settle(self, live: LiveRun, terminal: Terminal) -> Terminal | None:
         """Store the run's end: the event as it stands in the log, None if the run is another process's by now."""

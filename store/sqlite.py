@@ -113,6 +113,9 @@ class SqliteStore:
         # The next beat makes this process a new owner: what it may still write to these runs is refused.
         await self._database.write(self._owners.resign, durable=False)
 
+    async def release(self, run_id: str) -> None:
+        await self._database.write(lambda db: sqlite_runs.release(db, run_id, self._owners.id), durable=False)
+
     async def cancel_requests(self) -> Sequence[tuple[str, str]]:
         return await self._database.read(lambda db: sqlite_runs.cancel_requests(db, self._owners.id))
 

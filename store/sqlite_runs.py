@@ -279,6 +279,10 @@ def adopt(db: sqlite3.Connection, run_id: str, owner: int) -> Run | None:
     return find_run(db, run_id) if taken else None
 
 
+def release(db: sqlite3.Connection, run_id: str, owner: int) -> None:
+    rows(db, "UPDATE runs SET owner = NULL WHERE id = ? AND owner = ? AND status = 'running'", (run_id, owner))
+
+
 def request_cancel(db: sqlite3.Connection, run_id: str, reason: str) -> None:
     rows(
         db,

@@ -12,6 +12,7 @@ from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import (
     Event,
+    RunCancelled,
     RunFailed,
     Seam,
     TextDelta,
@@ -27,12 +28,13 @@ from chat.generation import DENIED, CrashRecovery, Generation, Policy
 from chat.journal import Journal
 from chat.live import LiveRun
 from chat.ports import Part
-from chat.runs import Run
+from chat.runs import Run, RunStatus
 from chat.tools import Toolbox
 from tests.ledger import running
 from tests.patience import PATIENCE, soon
-from tests.scripted import STOP, ScriptedModel, UnsteadyStore, engine_on, follow, opened, unsteady
+from tests.scripted import STOP, ScriptedModel, UnsteadyStore, engine_on, follow, message, opened, uncounted, unsteady
 from tests.shop import CALLS, Shop, crashed, log_of, order, ordered, started
+from tests.store.sites import logged
 
 
 @pytest.fixture
@@ -176,6 +178,127 @@ async def test_no_that_a_crash_cut_off_stays_a_no(file: Path, shop: Shop, carefu
     assert live.pending == [Seam(2), ToolFinished("call_1", error=DENIED)]
 
 
+async def test_run_that_only_waits_is_handed_over_at_once(file: Path, shop: Shop, careful: Toolbox) -> None:
+    gate = asyncio.Event()
+    model = ScriptedModel([[*order("bread"), CALLS]], ["Hi ", gate, "there", STOP])
+    async with engine_on(file, model, tools=careful) as engine, opened(file) as other:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_1"))
+        busy = (await engine.start(message("Hello", "ses_2"))).run
+        await model.asked(1)
+        following = asyncio.create_task(log_of(engine, run))
+        draining = asyncio.create_task(engine.drain(PATIENCE))
+        assert await soon(following) == [*ordered("bread"), ToolApproval("call_1")]  # it goes on elsewhere
+        [taken] = await claimed(other)
+        assert (taken.id, taken.epoch) == (run.id, 2)
+        assert not draining.done()
+        gate.set()
+        await soon(draining)
+        assert (await engine.run(busy.id)).status is RunStatus.COMPLETED
+    async with engine_on(file, ScriptedModel(["Done.", STOP]), tools=careful) as engine:
+        await engine.approve(run.id, "call_1", approved=True)
+        log = await log_of(engine, run)
+    assert log[4:7] == [Seam(3), ToolDecided("call_1", approved=True), ToolFinished("call_1", "bread is on its way")]
+    assert shop.calls == ["bread"]
+
+
+async def test_run_that_waits_is_handed_from_process_to_process(file: Path, shop: Shop, careful: Toolbox) -> None:
+    run = await crashed(file, ScriptedModel([[*order("bread"), CALLS]]), careful, 4)
+    for epoch in (2, 3):
+        async with engine_on(file, ScriptedModel(), tools=careful) as engine:
+            await until(engine, run, Seam(epoch))
+            await soon(engine.drain(PATIENCE))
+            assert await last(engine, run) == Seam(epoch)
+    assert shop.calls == []
+
+
+async def claimed(store: UnsteadyStore) -> Sequence[Run]:
+    """What can be taken over, as soon as there is something."""
+    async with asyncio.timeout(PATIENCE):
+        while not (runs := await store.claim()):  # noqa: ASYNC110  # what is waited for is done by another store
+            await asyncio.sleep(0.001)
+    return runs
+
+
+async def last(engine: Engine, run: Run) -> Event:
+    """The last event that is stored."""
+    return (await logged(engine.store, run.id))[-1]
+
+
+async def test_call_beside_one_that_waits_is_finished_before_the_run_is_handed_over(file: Path, shop: Shop) -> None:
+    tools = Toolbox([tool_of(shop.order), tool_of(shop.note, approval=True)])
+    note: list[Part] = [ToolStarted("call_2", "note"), ToolDelta("call_2", '{"text": "Hi"}')]
+    async with engine_on(file, ScriptedModel([[*order("tea"), *note, CALLS]]), tools=tools) as engine:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_2"))
+        await soon(shop.begun.wait())
+        draining = asyncio.create_task(engine.drain(PATIENCE))
+        await asyncio.sleep(0)
+        shop.gates["tea"].set()
+        await soon(draining)
+        assert await last(engine, run) == ToolFinished("call_1", "tea is on its way")
+
+
+async def test_call_that_comes_to_wait_while_the_process_ends_is_put_off_too(
+    file: Path, shop: Shop, careful: Toolbox
+) -> None:
+    gate = asyncio.Event()
+    async with engine_on(file, ScriptedModel([gate, [*order("bread"), CALLS]]), tools=careful) as engine:
+        run = await started(engine)
+        draining = asyncio.create_task(engine.drain(PATIENCE))
+        await asyncio.sleep(0)
+        gate.set()
+        await soon(draining)
+        assert await last(engine, run) == ToolApproval("call_1")
+
+
+async def test_stop_of_a_run_that_is_just_put_off_is_not_lost(file: Path, shop: Shop, careful: Toolbox) -> None:
+    async with engine_on(file, ScriptedModel([[*order("bread"), CALLS]]), tools=careful) as engine:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_1"))
+        [job] = engine._runner._jobs.values()
+        job.generating.add_done_callback(lambda _: engine._runner.stop(run.id, "requested"))
+        await soon(engine.drain(PATIENCE))
+        assert uncounted((await engine.run(run.id)).terminal) == RunCancelled("requested")
+
+
+async def test_stop_of_a_run_that_is_being_handed_over_reaches_its_next_owner(
+    file: Path, shop: Shop, careful: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_on(file, ScriptedModel([[*order("bread"), CALLS]]), tools=careful) as engine:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_1"))
+        begun, gate, release = asyncio.Event(), asyncio.Event(), engine.store.release
+
+        async def held(run_id: str) -> None:
+            begun.set()
+            await gate.wait()
+            await release(run_id)
+
+        monkeypatch.setattr(engine.store, "release", held)
+        draining = asyncio.create_task(engine.drain(PATIENCE))
+        await soon(begun.wait())
+        assert not engine._runner.stop(run.id, "requested")
+        gate.set()
+        await soon(draining)
+
+
+async def test_run_that_cannot_be_handed_over_now_is_when_the_process_ends(
+    file: Path, shop: Shop, careful: Toolbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def gone(_: str) -> None:
+        raise StoreUnavailableError
+
+    async with engine_on(file, ScriptedModel([[*order("bread"), CALLS]]), tools=careful) as engine:
+        run = await started(engine)
+        await until(engine, run, ToolApproval("call_1"))
+        monkeypatch.setattr(engine.store, "release", gone)
+        await soon(engine.drain(PATIENCE))
+        async with opened(file) as other:
+            assert [taken.id for taken in await other.claim()] == [run.id]
+    assert "could not hand a run back: store_unavailable" in caplog.messages
+
+
 async def test_decision_in_another_process_is_heard(file: Path, shop: Shop, careful: Toolbox) -> None:
     model = ScriptedModel([[*order("bread"), CALLS]], ["Done.", STOP])
     async with engine_on(file, model, tools=careful) as engine, opened(file) as other:
@@ -210,4 +333,5 @@ async def test_approval_waits_for_the_store(file: Path, monkeypatch: pytest.Monk
     await asyncio.sleep(0)
     assert not waiting.done()
     await approvals.look()
-    assert await soon(waiting)
+    approvals.put_off()  # too late
+    assert await soon(waiting) is True

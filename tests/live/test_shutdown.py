@@ -14,6 +14,7 @@ import pytest
 from tests.live.checks import check_run, member
 from tests.live.dialogue import run_of
 from tests.live.service import PATIENCE, ROOT, Frame, Service, text_of
+from tests.live.test_tools import calling
 from tests.live.wire import stalled
 from tests.live.witness import Witness
 from tests.patience import soon
@@ -140,6 +141,29 @@ async def test_the_model_is_asked_to_go_on_from_the_stored_text(service: Service
         again = (await upstream.request(1)).body["messages"]
         assert [turn["content"] for turn in again[:2]] == ["Well?", "Half an ans"]
         assert [turn["role"] for turn in again] == ["user", "assistant", "user"]
+        await check_run(service, run_id)
+
+
+async def test_a_run_that_waits_for_a_yes_is_not_waited_for(service: Service) -> None:
+    async with Upstream(calling("call_1", "order", '{"article": "bread"}'), completion("Done.")) as upstream:
+        service.settings |= {"BASE_URL": upstream.base_url, "OPENAI_API_KEY": "none", "DRAIN_SECONDS": "600"}
+        service.settings["TOOLS"] = "tests.live.careful_tool"
+        await service.start()
+        run_id = await service.begin("Bread, please")
+        async with service.stream("GET", f"/runs/{run_id}/events", params={"format": "events"}) as stream:
+            seen: list[Frame] = []
+            async for frame in stream:
+                seen.append(frame)
+                if frame.event == "tool.approval":
+                    service.send_signal(signal.SIGTERM)
+        await gone(service, 5)
+        await service.start()
+        response = await service.client.post(f"/runs/{run_id}/approvals/call_1", json={"approved": True})
+        assert response.status_code == 200
+        frames = await service.follow(run_id, seen[-2].seq, format="events")
+        assert [frame.event for frame in frames[1:]] == [
+            "seam", "tool.decided", "tool.finished", "text.delta", "run.completed",
+        ]  # fmt: skip
         await check_run(service, run_id)
 
 

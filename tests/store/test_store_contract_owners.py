@@ -59,6 +59,22 @@ async def test_trace_of_a_request_stays_with_its_run_whoever_takes_it(site: Site
     assert adopted.trace == "another's"
 
 
+async def test_single_run_can_be_handed_over_by_its_owner_alone(store: Store, other: Store) -> None:
+    run, kept = await started(store), await started(store, "ses_2")
+    await store.commit([said(run, HI), said(kept, HI)])
+    await other.release(run.id)
+    assert list(await other.claim()) == []
+    await store.release(run.id)
+    [taken] = await other.claim()
+    assert (taken.id, taken.epoch) == (run.id, 2)
+    assert not (await store.commit([said(kept, THERE, before=[HI])])).lost
+    await store.release(run.id)  # it is another's by now
+    assert list(await store.claim()) == []
+    await store.commit([said(kept, STOPPED, before=[HI, THERE])])
+    await store.release(kept.id)
+    assert list(await other.claim()) == []
+
+
 async def test_what_an_old_owner_writes_is_refused(site: Site, store: Store, other: Store) -> None:
     run = await started(store)
     await store.commit([said(run, HI)])
