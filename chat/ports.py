@@ -166,7 +166,7 @@ class Store(Protocol):
     async def commit(self, batch: Sequence[Append]) -> Committed:
         """Append to the logs of many runs in one transaction.
 
-        With a call's ``tool.approval`` it is there to be decided about.
+        With a call's ``tool.approval``, which comes together with its ``tool.called``, it can be decided about.
         It survives power loss if it settles a run, or if one of them is to be durable.
         """
         ...

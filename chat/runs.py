@@ -1,11 +1,13 @@
 """A run: one durable generation of an answer."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from chat.errors import ChatError
 from chat.events import RunCancelled, RunCompleted, RunFailed, RunInterrupted, Terminal
+from chat.steps import Call
 
 
 class RunStatus(StrEnum):
@@ -39,6 +41,7 @@ class Run:
     ``owner`` is the process that generates it and ``epoch`` counts the owners it has had. Times are milliseconds
     since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where the price of any model
     that was asked is unknown. ``trace`` is what :meth:`chat.tracing.Tracer.carried` made of the run's request.
+    ``waiting`` are the calls that wait for somebody's yes.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Run:
     terminal: Terminal | None = None
     cost: int | None = None
     trace: str | None = None
+    waiting: Sequence[Call] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,14 @@ class FailureView(TypedDict):
     retryable: bool
 
 
+class WaitingCallView(TypedDict):
+    """A call that is made when somebody says yes to it."""
+
+    call_id: str
+    name: str
+    arguments: Annotated[str, Field(description="As the model wrote them: JSON, if it did well.")]
+
+
 class RunView(TypedDict):
     """One durable generation of an answer."""
 
@@ -108,6 +116,9 @@ class RunView(TypedDict):
     finish_reason: Annotated[str | None, Field(description="Why the model stopped, in its own word, such as stop.")]
     usage: UsageView | None
     error: FailureView | None
+    waiting: Annotated[
+        list[WaitingCallView], Field(description="To decide at POST /runs/{run_id}/approvals/{call_id}.")
+    ]
     last_event: Annotated[str | None, Field(description="The event that ended the run; null while it is active.")]
 
 
@@ -294,6 +305,7 @@ def run_view(run: Run) -> RunView:
         "finish_reason": ending.finish_reason if isinstance(ending, RunCompleted) else None,
         "usage": _usage_view(run),
         "error": _failure_view(ending) if isinstance(ending, RunFailed) else None,
+        "waiting": [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in run.waiting],
         "last_event": None if ending is None else name_of(ending),
     }
 

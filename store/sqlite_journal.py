@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from chat.errors import ChatError
-from chat.events import Event, TextDelta, ToolApproval, dump, load
+from chat.events import Event, TextDelta, ToolApproval, ToolCalled, dump, load
 from chat.ports import Append, Batch, Committed, Settlement, Tail
 from chat.runs import STATUS_OF
 from store import sqlite_usage
@@ -47,9 +47,11 @@ def commit(db: sqlite3.Connection, batch: Sequence[Append]) -> Committed:
     kept = [append for append in batch if append.run.id not in lost]
     _insert(db, [entry for append in kept for entry in _entries(append)])
     for append in kept:
-        for event in append.events:
-            if isinstance(event, ToolApproval):
-                wait_for_approval(db, append.run.id, event.call_id)
+        if any(isinstance(event, ToolApproval) for event in append.events):
+            calls = {event.call_id: event for event in append.events if isinstance(event, ToolCalled)}
+            for event in append.events:
+                if isinstance(event, ToolApproval):
+                    wait_for_approval(db, append.run.id, calls[event.call_id])
     return Committed(frozenset(lost), waiting)
 
 

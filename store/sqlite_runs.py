@@ -12,7 +12,7 @@ from chat.events import Terminal, load
 from chat.ids import new_id
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
-from chat.steps import answered
+from chat.steps import Call, answered
 from chat.terms import Terms, ToolSpec
 from store.sqlite_rows import now_ms, rows
 from store.sqlite_sessions import insert_session
@@ -22,7 +22,9 @@ _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
            runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at,
            (SELECT CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM usage WHERE run_id = runs.id), runs.trace,
-           runs.terminal
+           runs.terminal,
+           (SELECT json_group_array(json_array(call_id, name, arguments)) FROM approvals
+            WHERE run_id = runs.id AND approved IS NULL AND runs.status = 'running')
     FROM runs JOIN sessions ON sessions.id = runs.session_id
 """
 
@@ -33,9 +35,11 @@ _ACTIVE = """
 
 
 def _to_run(row: Sequence[Any]) -> Run:
-    *members, cost, trace, terminal = row
-    run = Run(*members)
-    return replace(run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost, trace=trace)
+    *members, cost, trace, terminal, calls = row
+    run, waiting = Run(*members), tuple(Call(*call) for call in json.loads(calls))
+    return replace(
+        run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost, trace=trace, waiting=waiting
+    )
 
 
 def to_terminal(text: str | None) -> Terminal | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from chat.errors import ChatError
+from chat.events import ToolCalled
 from chat.records import Record
 from chat.sessions import Page
 from chat.steps import Call, Step
@@ -56,8 +57,12 @@ def list_records(
     return Page(records, str(found[limit - 1][0]) if len(found) > limit else None)
 
 
-def wait_for_approval(db: sqlite3.Connection, run_id: str, call_id: str) -> None:
-    rows(db, "INSERT INTO approvals (run_id, call_id) VALUES (?, ?)", (run_id, call_id))
+def wait_for_approval(db: sqlite3.Connection, run_id: str, call: ToolCalled) -> None:
+    rows(
+        db,
+        "INSERT INTO approvals (run_id, call_id, name, arguments) VALUES (?, ?, ?, ?)",
+        (run_id, call.call_id, call.name, call.arguments),
+    )
 
 
 def decision(db: sqlite3.Connection, run_id: str, call_id: str) -> bool | None:

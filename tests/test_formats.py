@@ -15,6 +15,7 @@ from chat.events import (
     RunInterrupted,
     Seam,
     TextDelta,
+    ToolApproval,
     Usage,
     answer_text,
     completed,
@@ -108,6 +109,13 @@ def test_plain_text_looks_as_it_is_written_down() -> None:
         "",
     ]
     assert LINES.encode("run_1", 5, log[4:]) == b"id: run_1.5\n\n"
+
+
+@pytest.mark.parametrize("encoder", [FORMATS["text"], LINES], ids=["text", "lines"])
+def test_call_that_waits_is_told_in_plain_text_beside_the_text(encoder: Encoder) -> None:
+    frames = encoder.encode("run_1", 7, [ToolApproval("call\n1")])
+    assert frames == b"id: run_1.7\n: a call waits for a yes, see GET /runs/run_1\n\n"
+    assert received(frames) == [Frame("message", "run_1.7", "", None)]
 
 
 @pytest.mark.parametrize("encoder", [FORMATS["text"], LINES], ids=["text", "lines"])

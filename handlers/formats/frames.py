@@ -11,9 +11,13 @@ PING = b": ping\n\n"
 _NEWLINE = re.compile("\r\n|\n|\r")
 
 
-def cursor_only(run_id: str, seq: int) -> bytes:
-    """A frame that dispatches nothing in a client and still moves its ``Last-Event-ID``."""
-    return f"id: {run_id}.{seq}\n\n".encode()
+def cursor_only(run_id: str, seq: int, comment: str = "") -> bytes:
+    """A frame that dispatches nothing in a client and still moves its ``Last-Event-ID``.
+
+    ``comment`` is one line of ours, for people: none of what others have written, which could end it.
+    """
+    said = f": {comment}\n" if comment else ""
+    return f"id: {run_id}.{seq}\n{said}\n".encode()
 
 
 def text_frame(run_id: str, seq: int, text: str) -> bytes:

@@ -31,7 +31,8 @@ from handlers.formats.frames import cursor_only, json_frame, text_frame
 class PlainText(Encoder):
     """``data: <text>`` for every delta; success ends with the data ``done``, or with nothing where that is None.
 
-    What is not text is still a frame with an id and without data: no client sees it, and every cursor counts it.
+    What is not text is still a frame with an id and without data: no client sees it, and every cursor counts it. A call
+    that waits for a yes is told in a comment, which is no part of the answer and which a reader of ``curl -N`` sees.
     """
 
     def __init__(self, done: str | None = "[DONE]") -> None:
@@ -49,8 +50,10 @@ class PlainText(Encoder):
         match event:
             case ReasoningDelta() | Seam() | ModelSelected():
                 return cursor_only(run_id, seq)
-            case ToolStarted() | ToolDelta() | ToolCalled() | ToolApproval() | ToolDecided() | ToolFinished():
+            case ToolStarted() | ToolDelta() | ToolCalled() | ToolDecided() | ToolFinished():
                 return cursor_only(run_id, seq)
+            case ToolApproval():
+                return cursor_only(run_id, seq, f"a call waits for a yes, see GET /runs/{run_id}")
             case RunCompleted():
                 return cursor_only(run_id, seq) if self._done is None else text_frame(run_id, seq, self._done)
             case RunFailed() | RunCancelled() | RunInterrupted():

@@ -93,8 +93,11 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     waiting = (await call("POST", "/chat", json=ordered, headers={"Prefer": "respond-async"})).json()["run_id"]
     approval = f"/runs/{waiting}/approvals/call_order"
     async with asyncio.timeout(20):
-        while (await call("POST", approval, json={"approved": True})).status_code == 404:  # noqa: ASYNC110  # it is far
+        while not (calls := (await call("GET", f"/runs/{waiting}")).json()["waiting"]):  # noqa: ASYNC110  # it is far
             await asyncio.sleep(0.02)
+    assert calls == [{"call_id": "call_order", "name": "order", "arguments": '{"article": "tea"}'}]
+    await call("POST", approval, json={"approved": True})
+    assert (await call("GET", f"/runs/{waiting}")).json()["waiting"] == []
     await call.refused("already_decided", "POST", approval, json={"approved": False})
     assert "tool.finished" in (await call("GET", f"/runs/{waiting}/events", params={"format": "events"})).text
     assert (await call("GET", "/records", params={"kind": "order"})).json()["records"]

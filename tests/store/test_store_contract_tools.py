@@ -1,11 +1,23 @@
 """What every store does: the steps of answers in which tools were called, and the records that tools write down."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 
+from chat.commands import Claim
 from chat.errors import ChatError
-from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolDecided, ToolFinished, ToolStarted, completed
+from chat.events import (
+    Event,
+    RunCancelled,
+    TextDelta,
+    ToolApproval,
+    ToolCalled,
+    ToolDecided,
+    ToolFinished,
+    ToolStarted,
+    completed,
+)
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
@@ -51,19 +63,40 @@ async def test_answer_of_calls_alone_is_part_of_the_history(store: Store) -> Non
 
 
 async def test_call_can_be_decided_about_as_soon_as_its_log_says_that_it_waits(store: Store, other: Store) -> None:
-    run = (await store.start_run(message())).run
-    called: list[Event] = [ToolStarted("1", "f"), ToolCalled("1", "f", "{}")]
-    await store.commit([said(run, *called)])
+    run = (await store.start_run(message(claim=Claim("key", "print")))).run
     with pytest.raises(ChatError) as caught:
         await other.decide(run.id, "1", approved=True)
     assert caught.value.code == "not_found"
-    await store.commit([said(run, ToolApproval("1"), before=called)])
+    arguments = ' {"☃": "\0 \n"}'
+    called: list[Event] = [
+        ToolStarted("1", "f"),
+        ToolStarted("2", "g"),
+        ToolCalled("1", "f", arguments),
+        ToolCalled("2", "g", "{}"),
+    ]
+    calls = (Call("1", "f", arguments), Call("2", "g", "{}"))
+    await store.commit([said(run, *called, ToolApproval("1"), ToolApproval("2"))])
+    assert await waiting(other, run) == calls
+    assert (await other.start_run(message(claim=Claim("key", "print")))).run.waiting == calls
+    active = await other.active_run("ses_1")
+    assert active is not None
+    assert active.waiting == calls
     assert await store.decision(run.id, "1") is None
     await other.decide(run.id, "1", approved=False)
     assert await store.decision(run.id, "1") is False
     assert list(await store.decisions()) == [(run.id, "1", False)]
     assert list(await other.decisions()) == []
     assert await store.decision("run_unknown", "1") is None
+    assert await waiting(other, run) == calls[1:]
+    await store.commit([said(run, RunCancelled("requested"), before=[*called, ToolApproval("1"), ToolApproval("2")])])
+    assert await waiting(other, run) == ()
+
+
+async def waiting(store: Store, run: Run) -> Sequence[Call]:
+    """The calls that the run says to wait for a yes."""
+    found = await store.run(run.id)
+    assert found is not None
+    return found.waiting
 
 
 WAITS: list[Event] = [*CALLED[:-3], ToolApproval("2")]

@@ -1,0 +1,34 @@
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolStarted
+from chat.steps import Call
+from store import sqlite_database
+from tests.store.files import opened_store, started
+from tests.store.sites import said
+
+
+async def test_what_waits_for_a_yes_when_the_service_is_upgraded_is_told_in_full(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Event] = [TextDelta("{"), ToolStarted("1", "f"), ToolCalled("1", "f", '{"☃": 1}'), ToolApproval("1")]
+    async with opened_store(file) as store:
+        run, _ = await started(store), await started(store, "ses_2")
+        await store.commit([said(run, *called)])
+    [migration] = sqlite_database._MIGRATIONS.glob("*_waiting_calls.sql")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE approvals DROP COLUMN name")
+        connection.execute("ALTER TABLE approvals DROP COLUMN arguments")
+        connection.execute(f"PRAGMA user_version = {int(migration.name[:4]) - 1}")
+    only = tmp_path / "only"
+    only.mkdir()
+    shutil.copy(migration, only)
+    monkeypatch.setattr(sqlite_database, "_MIGRATIONS", only)
+    async with opened_store(file) as store:
+        found = await store.run(run.id)
+    assert found is not None
+    assert found.waiting == (Call("1", "f", '{"☃": 1}'),)
