@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import takewhile
 
 from chat.approvals import Approvals
+from chat.context import beginning_with_a_question, fitted
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
@@ -69,8 +70,8 @@ class CrashRecovery(StrEnum):
 class Policy:
     """The limits of a run.
 
-    ``context_tokens``: budget of the history that is sent along. ``retries``: repeats of a request of which nothing
-    was shown. ``longest_wait``: seconds; when an upstream asks for more patience than that, the run fails at once.
+    ``context_tokens``: budget of what is sent along, :mod:`chat.context` says how. ``retries``: repeats of a request of
+    which nothing was shown. ``longest_wait``: seconds; for an upstream that asks for more, the run fails at once.
     ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
     that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
     in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
@@ -199,7 +200,8 @@ class Generation:
             request = replace(request, steps=[*before, replace(last, calls=answered)])
         while len(request.steps) < self._policy.steps:
             with live.span.step(len(request.steps) + 1) as span:
-                heard = await self._step(live, request, span)
+                sent = fitted(request, self._policy.context_tokens * BYTES_PER_TOKEN)
+                heard = await self._step(live, sent, span)
                 assert heard.finished is not None
                 live.spending.end(heard.finished.usage, live.said)
                 calls = self._whole(live, heard.calls, heard.finished.reason)
@@ -278,10 +280,7 @@ class Generation:
         prompts = (policy.system_prompt, terms.instructions)
         system = [Turn("system", prompt) for prompt in prompts if prompt]
         budget = policy.context_tokens * BYTES_PER_TOKEN - sum(len(turn.content.encode()) for turn in system)
-        history = list(await self._store.history(run.message_id, max(budget, 0)))
-        while len(history) > 1 and history[0].role == "assistant":  # cut in the middle: an answer without its question
-            history.pop(0)
-        return [*system, *history]
+        return [*system, *beginning_with_a_question(await self._store.history(run.message_id, max(budget, 0)))]
 
     async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
         heard = _Heard()

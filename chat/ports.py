@@ -272,7 +272,10 @@ class Store(Protocol):
         ...
 
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
-        """The branch that ends with the message, oldest first, cut from the old end to ``budget`` UTF-8 bytes."""
+        """The branch that ends with the message, oldest first, cut from the old end to ``budget`` UTF-8 bytes.
+
+        The steps of each answer are cut to their share of it first, by :func:`chat.context.earlier`.
+        """
         ...
 
     async def search(self, wanted: Search) -> Page[Hit]:

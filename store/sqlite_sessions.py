@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from chat.context import TURN_SHARE, earlier
 from chat.errors import ChatError
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from store.sqlite_rows import now_ms, page_below, rows
@@ -23,6 +24,9 @@ _SESSION = """
 
 _MESSAGE_OVERHEAD = 16
 """Bytes that a message costs besides its text: its role and the separators of a chat template, about 4 tokens."""
+
+_TURN_BYTES = """(length(CAST(above.content AS BLOB))
+                   + coalesce(min(length(CAST(above.steps AS BLOB)), :share), 0))"""
 
 
 def _to_session(row: Sequence[Any]) -> Session:
@@ -147,17 +151,19 @@ def _to_message(row: Sequence[Any]) -> Message:
 
 def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
     """Walk from the message up to the root, and no further than the budget reaches."""
+    share = budget // TURN_SHARE
     found = rows(
         db,
-        """WITH RECURSIVE branch (depth, parent_id, role, content, steps, used) AS (
+        f"""WITH RECURSIVE branch (depth, parent_id, role, content, steps, used) AS (
                SELECT 0, parent_id, role, content, steps, length(CAST(content AS BLOB)) + :overhead
                FROM messages WHERE id = :leaf
                UNION ALL
                SELECT depth + 1, above.parent_id, above.role, above.content, above.steps,
-                      used + length(CAST(above.content || coalesce(above.steps, '') AS BLOB)) + :overhead
+                      used + {_TURN_BYTES} + :overhead
                FROM branch JOIN messages above ON above.id = branch.parent_id
-               WHERE used + length(CAST(above.content || coalesce(above.steps, '') AS BLOB)) + :overhead <= :budget)
-           SELECT role, content, steps FROM branch WHERE content <> '' OR steps IS NOT NULL ORDER BY depth DESC""",
-        {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD},
+               WHERE used + {_TURN_BYTES} + :overhead <= :budget)
+           SELECT role, content, steps FROM branch WHERE content <> '' OR steps IS NOT NULL ORDER BY depth DESC""",  # noqa: S608  # no value
+        {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD, "share": share},
     )
-    return [Turn(role, content, load_steps(steps)) for role, content, steps in found]
+    turns = [Turn(role, content, earlier(load_steps(steps), share)) for role, content, steps in found]
+    return [turn for turn in turns if turn.content or turn.steps]

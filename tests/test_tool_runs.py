@@ -23,6 +23,7 @@ from chat.events import (
     ToolStarted,
     Usage,
 )
+from chat.functions import tool_of
 from chat.generation import LOST, NOT_MADE, Policy
 from chat.ports import Finished, ModelRequest, Part, Store
 from chat.runs import Run, RunStatus
@@ -71,6 +72,37 @@ async def test_model_is_told_what_the_tool_said_and_goes_on(file: Path, shop: Sh
         assert said[1].steps == (Step("I order. ", tuple(step.calls)),)
         page = await engine.store.messages("ses_1", 10, None)
         assert page.items[1].steps == said[1].steps
+
+
+async def test_what_tools_answer_is_sent_within_the_context_and_stored_whole(file: Path) -> None:
+    async def read(page: int) -> str:
+        """Read a page."""
+        return f"{page}" * 60_000 if page < 9 else "short"
+
+    pages: list[Part] = []
+    for page in (1, 2, 9):
+        pages += [ToolStarted(f"call_{page}", "read"), ToolDelta(f"call_{page}", f'{{"page": {page}}}')]
+    model = ScriptedModel([[*pages, CALLS]], ["Done.", STOP])
+    policy = Policy(context_tokens=1_000)
+    async with engine_on(file, model, policy, tools=Toolbox([tool_of(read)])) as engine:
+        log = await log_of(engine, await started(engine, "Read."))
+        assert sorted(len(event.result or "") for event in log if isinstance(event, ToolFinished)) == [
+            5,
+            60_000,
+            60_000,
+        ]
+        [step] = model.requests[1].request.steps
+        results = [call.result or "" for call in step.calls]
+        assert sum(map(len, results)) in range(1_900, 2_001)  # half of 4,000 bytes
+        assert [result.endswith("[Cut. It has 60,000 characters.]") for result in results] == [True, True, False]
+        assert results[2] == "short"
+
+        await log_of(engine, await started(engine, "And now?"))
+        said = model.requests[2].request.messages
+        assert [turn.content for turn in said] == ["Read.", "Done.", "And now?"]
+        results = [call.result or "" for call in said[1].steps[0].calls]
+        assert sum(map(len, results)) in range(900, 1_001)
+        assert results[2] == "short"
 
 
 async def test_calls_of_one_step_run_side_by_side(file: Path, shop: Shop) -> None:

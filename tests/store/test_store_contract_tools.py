@@ -51,7 +51,22 @@ async def test_steps_are_part_of_the_history(store: Store, other: Store) -> None
 async def test_steps_count_in_the_budget_of_the_history(store: Store) -> None:
     await answered(store)
     following = (await store.start_run(message("And?"))).run
-    assert [turn.content for turn in await store.history(following.message_id, 110)] == ["And?"]
+    # 20 bytes, 21, and 27 with a quarter of the budget for the calls
+    assert [turn.content for turn in await store.history(following.message_id, 61)] == ["And?"]
+    turns = await store.history(following.message_id, 64)
+    assert [(turn.content, len(turn.steps)) for turn in turns] == [("Look: done.", 1), ("And?", 0)]
+    assert len(await store.history(following.message_id, 92)) == 3
+
+
+async def test_long_answers_of_tools_do_not_hide_what_was_said_before(store: Store) -> None:
+    run = (await store.start_run(message("Hello"))).run
+    log: list[Event] = [ToolStarted("1", "f"), ToolCalled("1", "f", "{}"), ToolFinished("1", "☃" * 60_000)]
+    await store.commit([said(run, *log, TextDelta("Done."), completed("Done.", "stop", None))])
+    following = (await store.start_run(message("And?"))).run
+    turns = await store.history(following.message_id, 4_000)
+    assert [turn.content for turn in turns] == ["Hello", "Done.", "And?"]
+    [result] = [call.result or "" for step in turns[1].steps for call in step.calls]
+    assert (len(result.encode()) in range(990, 1_001), result[:2], result[-12:]) == (True, "☃☃", "characters.]")
 
 
 async def test_answer_of_calls_alone_is_part_of_the_history(store: Store) -> None:

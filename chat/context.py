@@ -1,0 +1,86 @@
+"""What a request to the model has room for, and what is cut where it is too much."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from chat.ports import ModelRequest
+from chat.sessions import Turn
+from chat.steps import Call, Step
+
+RUN_SHARE = 2
+"""One part in so many of the context is for what tools have answered in the run; the others keep the conversation."""
+
+TURN_SHARE = 4
+"""The same for the calls of one earlier turn: else a single long answer would push all before it out."""
+
+
+def fitted(request: ModelRequest, budget: int) -> ModelRequest:
+    """The request within ``budget`` UTF-8 bytes: what tools have answered is cut, then the oldest turns are left out.
+
+    The system's messages, the user's last one and what the model has said in this run are sent whatever they take.
+    """
+    if not request.steps:
+        return request  # the store has seen to the history
+    steps = shortened(request.steps, budget // RUN_SHARE)
+    room = budget - sum(_bytes(step.text) for step in steps) - _bytes_of(steps)
+    system = [turn for turn in request.messages if turn.role == "system"]
+    history = [turn for turn in request.messages if turn.role != "system"]
+    sizes = [_bytes(turn.content) + _bytes_of(turn.steps) for turn in history]
+    room -= sum(_bytes(turn.content) for turn in system) + sum(sizes)
+    first = 0
+    while room < 0 and first < len(history) - 1:
+        room += sizes[first]
+        first += 1
+    return replace(request, messages=[*system, *beginning_with_a_question(history[first:])], steps=steps)
+
+
+def beginning_with_a_question(history: Sequence[Turn]) -> Sequence[Turn]:
+    """The turns without the answers at their head whose question was cut off; the last one stays."""
+    first = 0
+    while first < len(history) - 1 and history[first].role == "assistant":
+        first += 1
+    return history[first:]
+
+
+def earlier(steps: Sequence[Step], room: int) -> Sequence[Step]:
+    """The steps of an earlier turn in ``room`` bytes; none if what the model wrote to its tools is more already."""
+    room -= sum(_bytes(call.arguments) for step in steps for call in step.calls)
+    return shortened(steps, room) if room >= 0 else ()
+
+
+def shortened(steps: Sequence[Step], room: int) -> Sequence[Step]:
+    """The steps, with what their tools have answered in ``room`` bytes: short answers whole, long ones equally long."""
+    sizes = [_bytes(_answer(call)) for step in steps for call in step.calls]
+    if sum(sizes) <= room:
+        return steps
+    longest = _longest(sizes, room)
+    return tuple(replace(step, calls=tuple(_cut(call, longest) for call in step.calls)) for step in steps)
+
+
+def _longest(sizes: Iterable[int], room: int) -> int:
+    """The size that each may have for all to fit: they do not as they are."""
+    rest = sorted(sizes, reverse=True)
+    while rest[-1] <= room // len(rest):
+        room -= rest.pop()
+    return room // len(rest)
+
+
+def _cut(call: Call, longest: int) -> Call:
+    text = _answer(call)
+    if _bytes(text) <= longest:
+        return call
+    note = f"\n[Cut. It has {len(text):,} characters.]"
+    text = text.encode(errors="replace")[: max(longest - len(note), 0)].decode(errors="ignore") + note
+    return replace(call, error=text) if call.result is None else replace(call, result=text)
+
+
+def _answer(call: Call) -> str:
+    return call.result if call.result is not None else call.error or ""
+
+
+def _bytes_of(steps: Iterable[Step]) -> int:
+    return sum(_bytes(call.arguments) + _bytes(_answer(call)) for step in steps for call in step.calls)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
