@@ -173,10 +173,10 @@ def _from_message(db: sqlite3.Connection, run_id: str, after: int, last_seq: int
     )[0]
     terminal = to_terminal(ending)
     assert terminal is not None
-    if after == last_seq - 1 or not content:
-        return Batch(last_seq, [terminal])
-    if after > 0:
+    if 0 < after < last_seq - 1:  # whatever was there, text or not
         raise ChatError("cursor_expired", "The events behind this id are gone; read the message instead.")
+    if after > 0 or not content:
+        return Batch(last_seq, [terminal])
     return Batch(last_seq - 1, [TextDelta(content), terminal])
 
 

@@ -258,9 +258,12 @@ async def test_folded_log_of_an_answer_without_text_is_its_end(store: Store) -> 
     run = (await store.start_run(message())).run
     await store.commit([said(run, ReasoningDelta("hm"), ReasoningDelta("well"), STOPPED)])
     await store.sweep(0)
-    for after in (0, 1, 2):
+    for after in (0, 2):
         batch = await store.events(run.id, after, 100)
         assert (batch.first_seq, list(batch.events)) == (3, [STOPPED])
+    with pytest.raises(ChatError) as caught:
+        await store.events(run.id, 1, 100)
+    assert caught.value.code == "cursor_expired"  # and not the end, as if there had been nothing in between
 
 
 async def test_live_log_is_not_swept(store: Store) -> None:
