@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from chat.commands import NewRetry, NewRun, Started
+from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.events import Delta, Event, ModelSelected, Terminal, ToolDelta, ToolStarted, Usage
 from chat.records import Record
 from chat.runs import Run
@@ -159,6 +159,14 @@ class Store(Protocol):
         """
         ...
 
+    async def claimed(self, claim: Claim) -> Started | None:
+        """The run that this key has started; None if it has not yet.
+
+        Raises:
+            ChatError: ``idempotency_conflict``.
+        """
+        ...
+
     async def retry_run(self, new: NewRetry) -> Started:
         """Like :meth:`start_run`, for another answer to a message that exists."""
         ...
@@ -189,7 +197,7 @@ class Store(Protocol):
         """What the client said about the run; nothing, if there is no such run."""
         ...
 
-    async def claimed(self, key: str) -> str | None:
+    async def run_of_key(self, key: str) -> str | None:
         """The id of the run that this idempotency key stands for."""
         ...
 

@@ -12,7 +12,7 @@ from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.sessions import NewSession
 from chat.terms import Terms, ToolSpec
-from handlers.answers import answer, claim_of
+from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import Body, Id, Key, ModelName, Reply, body_of, query_of
 from handlers.chat import within_limit
 from handlers.context import engine_of
@@ -73,6 +73,10 @@ class JoinQuery(_Camel):
 async def run_agent(request: Request) -> Response:
     """The client's name for a run is its idempotency key: sent again, it attaches, and a resume goes on."""
     body = await body_of(request, RunAgentInput)
+    encoder = _encoder(request, body.thread_id, body.run_id)
+    claim = claim_of(request, body.run_id, body.model_dump())
+    if (before := await replayed(request, claim)) is not None:
+        return await answer(request, before, Reply(), encoder=encoder)
     spoken = [message for message in body.messages if message.role not in ("reasoning", "activity")]
     turns = within_limit(request, list(turns_of(spoken)))
     model = body.forwarded_props.model if body.forwarded_props else None
@@ -84,15 +88,15 @@ async def run_agent(request: Request) -> Response:
         model=chosen_model(request, model),
         place=Leaf() if len(turns) == 1 else Matching(),
         terms=await _terms(request, body, spoken),
-        claim=claim_of(request, body.run_id, body.model_dump()),
+        claim=claim,
     )
-    return await answer(request, new, Reply(), encoder=_encoder(request, body.thread_id, body.run_id))
+    return await answer(request, new, Reply(), encoder=encoder)
 
 
 async def join_agent(request: Request) -> Response:
     """The whole run again, for another tab or a page that was loaded anew."""
     query = query_of(request, JoinQuery)
-    run_id = await engine_of(request).store.claimed(query.run_id)
+    run_id = await engine_of(request).store.run_of_key(query.run_id)
     if run_id is None:
         raise ChatError("not_found", "There is no such run.")
     run = await engine_of(request).run(run_id)

@@ -42,8 +42,26 @@ def claim_of(request: Request, key: str | None, *meaning: object) -> Claim | Non
     return Claim(checked(IdempotencyKey, {"key": key}).key, hashlib.sha256(meant.encode()).hexdigest())
 
 
+async def replayed(request: Request, claim: Claim | None) -> Started | None:
+    """The run that this request has started before, if its key says so.
+
+    To be asked for before anything is checked that may have changed since, such as which models there are.
+
+    Raises:
+        ChatError: ``idempotency_conflict``, ``invalid_cursor``.
+    """
+    if claim is None or cursor_of(request) is not None:
+        return None
+    return await engine_of(request).store.claimed(claim)
+
+
 async def answer(
-    request: Request, new: NewRun | NewRetry, reply: Reply, *, encoder: Encoder | None = None, shape: Shape = whole
+    request: Request,
+    new: NewRun | NewRetry | Started,
+    reply: Reply,
+    *,
+    encoder: Encoder | None = None,
+    shape: Shape = whole,
 ) -> Response:
     """Start the run, or attach to the one that this request has started before; then answer as ``reply`` asks.
 
@@ -51,7 +69,10 @@ async def answer(
         ChatError: whatever starting or following raises.
     """
     cursor = cursor_of(request)
-    started = await _started(request, new) if cursor is None else await _attached(request, new, cursor)
+    if isinstance(new, Started):
+        started = new
+    else:
+        started = await _started(request, new) if cursor is None else await _attached(request, new, cursor)
     headers = run_headers(started.run, replayed=started.replayed)
     if "respond-async" in request.headers.get("prefer", ""):
         return JSONResponse(run_view(started.run), 202, headers | {"Preference-Applied": "respond-async"})

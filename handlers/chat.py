@@ -9,11 +9,11 @@ from chat.ids import anonymous_user, new_id
 from chat.prompts import Variables
 from chat.sessions import NewSession, Turn
 from chat.terms import Terms
-from handlers.answers import answer, claim_of
+from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import ChatBody, ChatQuery, MessagesBody, body_of, query_of
 from handlers.context import engine_of, service_of
 from handlers.models import chosen_model, named
-from handlers.streams import try_again
+from handlers.streams import cursor_of, try_again
 from handlers.templates import prompt_for
 
 
@@ -38,9 +38,12 @@ async def post_messages(request: Request) -> Response:
     turns = [Turn(turn.role, turn.content) for turn in body.messages if turn.role != "system"]
     if not turns or turns[-1].role != "user" or not turns[-1].content:
         raise ChatError("invalid_request", "messages: the last one has to be the user's.")
+    meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id, *named(body.model)]
+    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, body.variables))
+    if (before := await replayed(request, claim)) is not None:
+        return await answer(request, before, body)
     prompt = await prompt_for(request, body.template, body.variables, body.session_id)
     system = [turn.content for turn in body.messages if turn.role == "system"]
-    meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id, *named(body.model)]
     new = NewRun(
         id=new_id("run"),
         session=_session(body.session_id, body.user_id),
@@ -50,7 +53,7 @@ async def post_messages(request: Request) -> Response:
         place=Leaf() if len(turns) == 1 else Matching(),
         terms=Terms("\n\n".join([prompt, *system] if prompt else system) or None),
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, *meaning, *_named(body.template, body.variables)),
+        claim=claim,
     )
     return await answer(request, new, body)
 
@@ -58,6 +61,9 @@ async def post_messages(request: Request) -> Response:
 async def _chat(request: Request, body: ChatQuery, variables: Variables, *, attach_same: bool) -> Response:
     branches = "parent_id" in body.model_fields_set
     meaning = [body.message, body.session_id, body.user_id, branches, body.parent_id, *named(body.model)]
+    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, variables))
+    if (before := await replayed(request, claim)) is not None:
+        return await answer(request, before, body)
     new = NewRun(
         id=new_id("run"),
         session=_session(body.session_id, body.user_id),
@@ -67,20 +73,20 @@ async def _chat(request: Request, body: ChatQuery, variables: Variables, *, atta
         place=Under(body.parent_id) if branches else Leaf(),
         terms=Terms(await prompt_for(request, body.template, variables, body.session_id) or None),
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, *meaning, *_named(body.template, variables)),
+        claim=claim,
         attach_same=attach_same,
     )
     return await answer(request, new, body)
 
 
 def within_limit(request: Request, turns: list[Turn]) -> list[Turn]:
-    """The turns, if none is too long.
+    """The turns, if none is too long; who comes back to a run may have said more, by the limit of that time.
 
     Raises:
         ChatError: ``invalid_request``.
     """
     limit = service_of(request).message_limit
-    if any(len(turn.content) > limit for turn in turns):
+    if cursor_of(request) is None and any(len(turn.content) > limit for turn in turns):
         raise ChatError("invalid_request", f"A message may have {limit:,} characters at most.")
     return turns
 

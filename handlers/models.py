@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from chat.errors import ChatError
 from handlers.context import router_of
+from handlers.streams import cursor_of
 from handlers.views import ModelsView, model_view
 
 
@@ -14,13 +15,13 @@ async def list_models(request: Request) -> Response:
 
 
 def chosen_model(request: Request, name: str | None) -> str:
-    """The model that is asked for, or the default.
+    """The model that is asked for, or the default. Who comes back to a run has asked before, and is not asked again.
 
     Raises:
         ChatError: ``model_not_allowed``.
     """
     router = router_of(request)
-    if name is not None and not router.offers(name):
+    if name is not None and not router.offers(name) and cursor_of(request) is None:
         raise ChatError("model_not_allowed", "This service does not offer that model; GET /models lists those it does.")
     return name or router.name
 

@@ -3,12 +3,12 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chat.commands import NewRun
+from chat.commands import NewRun, Started
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
-from handlers.answers import answer, claim_of
+from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import QueryBody, Reply, body_of
 from handlers.chat import within_limit
 from handlers.formats import LINES
@@ -24,15 +24,18 @@ async def post_query_stream(request: Request) -> Response:
     return await answer(request, await _question(request), Reply(), encoder=LINES)
 
 
-async def _question(request: Request) -> NewRun:
+async def _question(request: Request) -> NewRun | Started:
     body = await body_of(request, QueryBody)
+    claim = claim_of(request, body.request_id, body.prompt, *named(body.model))
+    if (before := await replayed(request, claim)) is not None:
+        return before
     return NewRun(
         id=new_id("run"),
         session=NewSession(new_id("ses"), anonymous_user()),
         user_id=None,
         turns=within_limit(request, [Turn("user", body.prompt)]),
         model=chosen_model(request, body.model),
-        claim=claim_of(request, body.request_id, body.prompt, *named(body.model)),
+        claim=claim,
     )
 
 

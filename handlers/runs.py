@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 from chat.commands import NewRetry
 from chat.errors import ChatError
 from chat.ids import new_id
-from handlers.answers import answer, claim_of
+from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import ApprovalBody, FollowQuery, RetryBody, body_of, query_of
 from handlers.context import engine_of, router_of
 from handlers.formats import FORMATS
@@ -44,6 +44,9 @@ async def approve_call(request: Request) -> Response:
 
 async def retry_run(request: Request) -> Response:
     body = await body_of(request, RetryBody)
+    claim = claim_of(request, body.request_id, *named(body.model))
+    if (before := await replayed(request, claim)) is not None:
+        return await answer(request, before, body)
     run = await engine_of(request).run(request.path_params["run_id"])
     same = run.model if router_of(request).offers(run.model) else None
     new = NewRetry(
@@ -51,6 +54,6 @@ async def retry_run(request: Request) -> Response:
         run_id=run.id,
         model=chosen_model(request, body.model or same),
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, *named(body.model)),
+        claim=claim,
     )
     return await answer(request, new, body)

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chat.commands import NewRetry, NewRun, Started
+from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.ports import Append, Batch, Committed, Tail
 from chat.records import Record
@@ -56,6 +56,9 @@ class SqliteStore:
 
         return await self._database.write(work, durable=True)
 
+    async def claimed(self, claim: Claim) -> Started | None:
+        return await self._database.read(lambda db: sqlite_runs.claimed(db, claim))
+
     async def retry_run(self, new: NewRetry) -> Started:
         def work(db: sqlite3.Connection) -> Started:
             self._owners.beat(db)
@@ -79,8 +82,8 @@ class SqliteStore:
     async def terms(self, run_id: str) -> Terms:
         return await self._database.read(lambda db: sqlite_runs.find_terms(db, run_id))
 
-    async def claimed(self, key: str) -> str | None:
-        return await self._database.read(lambda db: sqlite_runs.claimed(db, key))
+    async def run_of_key(self, key: str) -> str | None:
+        return await self._database.read(lambda db: sqlite_runs.run_of_key(db, key))
 
     async def request_cancel(self, run_id: str, reason: str) -> None:
         await self._database.write(lambda db: sqlite_runs.request_cancel(db, run_id, reason), durable=True)

@@ -63,8 +63,7 @@ def active_run(db: sqlite3.Connection, session_id: str) -> Run | None:
 
 
 def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
-    replayed = _claimed(db, new.claim)
-    if replayed is not None:
+    if new.claim is not None and (replayed := claimed(db, new.claim)) is not None:
         return replayed
     leaf_id = _session_leaf(db, new.session, new.user_id)
     busy = active_run(db, new.session.id)
@@ -77,8 +76,7 @@ def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
 
 
 def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
-    replayed = _claimed(db, new.claim)
-    if replayed is not None:
+    if new.claim is not None and (replayed := claimed(db, new.claim)) is not None:
         return replayed
     found = rows(db, "SELECT session_id, message_id, instructions, terms FROM runs WHERE id = ?", (new.run_id,))
     if not found:
@@ -90,9 +88,7 @@ def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
     return _insert_run(db, draft, busy, new.on_busy, owner)
 
 
-def _claimed(db: sqlite3.Connection, claim: Claim | None) -> Started | None:
-    if claim is None:
-        return None
+def claimed(db: sqlite3.Connection, claim: Claim) -> Started | None:
     found = rows(db, "SELECT fingerprint, run_id FROM claims WHERE key = ?", (claim.key,))
     if not found:
         return None
@@ -104,7 +100,7 @@ def _claimed(db: sqlite3.Connection, claim: Claim | None) -> Started | None:
     return Started(run, created=False, replayed=True)
 
 
-def claimed(db: sqlite3.Connection, key: str) -> str | None:
+def run_of_key(db: sqlite3.Connection, key: str) -> str | None:
     found = rows(db, "SELECT run_id FROM claims WHERE key = ?", (key,))
     return found[0][0] if found else None
 

@@ -3,11 +3,11 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chat.commands import Leaf, Matching, NewRun
+from chat.commands import Claim, Leaf, Matching, NewRun
 from chat.ids import anonymous_user, new_id
 from chat.sessions import NewSession
 from chat.terms import Terms, ToolSpec
-from handlers.answers import answer, claim_of
+from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import Reply, body_of, checked
 from handlers.chat import within_limit
 from handlers.formats.completions import CompletionChunks
@@ -22,24 +22,27 @@ async def create_completion(request: Request) -> Response:
     """Without a session, each request is one of its own: the client brings the whole conversation."""
     body = await body_of(request, CompletionBody)
     session_id = _session_named(request, body)
+    claim = claim_of(request, body.request_id, body.model_dump(exclude=DELIVERY), session_id)
+    new = await replayed(request, claim) or await _said(request, body, session_id, claim)
+    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    encoder = CompletionChunks({tool.function.name for tool in body.tools or ()}, usage=usage)
+    reply = Reply(stream=bool(body.stream), on_disconnect=body.on_disconnect)
+    return await answer(request, new, reply, encoder=encoder, shape=completion_view)
+
+
+async def _said(request: Request, body: CompletionBody, session_id: str | None, claim: Claim | None) -> NewRun:
     turns = within_limit(request, list(turns_of(body.messages)))
-    terms = await _terms(request, body, session_id)
-    meaning = body.model_dump(exclude=DELIVERY)
-    new = NewRun(
+    return NewRun(
         id=new_id("run"),
         session=NewSession(session_id or new_id("ses"), body.user or anonymous_user()),
         user_id=body.user,
         turns=turns,
         model=chosen_model(request, body.model),
         place=Leaf() if len(turns) == 1 else Matching(),
-        terms=terms,
+        terms=await _terms(request, body, session_id),
         on_busy=body.on_busy,
-        claim=claim_of(request, body.request_id, meaning, session_id),
+        claim=claim,
     )
-    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    encoder = CompletionChunks({spec.name for spec in terms.tools}, usage=usage)
-    reply = Reply(stream=bool(body.stream), on_disconnect=body.on_disconnect)
-    return await answer(request, new, reply, encoder=encoder, shape=completion_view)
 
 
 def _session_named(request: Request, body: CompletionBody) -> str | None:

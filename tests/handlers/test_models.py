@@ -103,3 +103,53 @@ async def test_log_says_which_model_answers_and_why(tmp_path: Path) -> None:
     assert frames[1].data == '{"model": "echo", "reason": "fallback", "cause": "upstream_unreachable"}'
     texts = [frame for record in plain.text.split("\n\n") if (frame := parse_frame(record)) is not None]
     assert [(frame.seq, frame.data) for frame in texts] == [(0, None), (1, None), (2, "Hi"), (3, "[DONE]")]
+
+
+ASKING: list[tuple[str, dict[str, object]]] = [
+    ("/chat", {"message": "Hi"}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ("/query", {"prompt": "Hi"}),
+    ("/query/stream", {"prompt": "Hi"}),
+]
+
+
+class Renamed(ScriptedModel):
+    name = "another"
+
+
+@pytest.mark.parametrize(("path", "body"), ASKING)
+async def test_same_key_leads_to_the_first_answer_whatever_is_allowed_by_now(
+    tmp_path: Path, model: ScriptedModel, gate: asyncio.Event, path: str, body: dict[str, object]
+) -> None:
+    gate.set()
+    headers, body = {"Idempotency-Key": "key"}, {**body, "model": "scripted"}
+    async with served(tmp_path, model) as client:
+        first = await client.post(path, json=body, headers=headers)
+        run_id = first.headers["x-run-id"]
+        retry = await client.post(
+            f"/runs/{run_id}/retry", json={"model": "scripted"}, headers=headers | {"Idempotency-Key": "k2"}
+        )
+    async with served(tmp_path, Renamed(), max_message_chars=1) as client:
+        again = await client.post(path, json=body, headers=headers)
+        assert (again.status_code, again.text) == (200, first.text)
+        assert again.headers["idempotency-replayed"] == "true"
+        retried = await client.post(
+            f"/runs/{run_id}/retry", json={"model": "scripted"}, headers={"Idempotency-Key": "k2"}
+        )
+        assert (retried.text, retried.headers["idempotency-replayed"]) == (retry.text, "true")
+        other = await client.post(path, json={**body, "message": "Ho", "prompt": "Ho", "model": "x"}, headers=headers)
+        assert other.json()["code"] == "idempotency_conflict"
+        late = await client.post(path, json=body, headers={"Idempotency-Key": "new"})
+        assert late.json()["code"] in ("model_not_allowed", "invalid_request")
+
+
+async def test_client_comes_back_to_its_run_whatever_is_allowed_by_now(
+    tmp_path: Path, model: ScriptedModel, gate: asyncio.Event
+) -> None:
+    gate.set()
+    body = {"message": "Hi", "model": "scripted"}
+    async with served(tmp_path, model) as client:
+        run_id = (await client.post("/chat", json=body)).headers["x-run-id"]
+    async with served(tmp_path, Renamed(), max_message_chars=1) as client:
+        rest = await client.post("/chat", json=body, headers={"Last-Event-ID": f"{run_id}.2"})
+        assert rest.text == f"id: {run_id}.2\n\nid: {run_id}.3\ndata: [DONE]\n\n"

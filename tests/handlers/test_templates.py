@@ -174,6 +174,21 @@ async def test_client_comes_back_to_its_run_when_the_template_is_gone(
     assert len(model.requests) == 1
 
 
+@pytest.mark.parametrize("path", ["/chat", "/api/chat"])
+async def test_same_key_leads_to_the_first_answer_when_the_template_is_gone(
+    client: Client, tmp_path: Path, templates: Path, model: ScriptedModel, path: str
+) -> None:
+    headers = {"Idempotency-Key": "key"}
+    body = {"message": "Hi", "messages": [{"role": "user", "content": "Hi"}], "template": "plain"}
+    whole = (await client.post(path, json=body, headers=headers)).text
+    (templates / "plain.md").unlink()
+    async with served(tmp_path, model, templates_dir=templates) as client:
+        again = await client.post(path, json=body, headers=headers)
+        assert (again.text, again.headers["idempotency-replayed"]) == (whole, "true")
+        await refused(client, "POST", path, body, "template_unknown")  # without the key
+    assert len(model.requests) == 1
+
+
 async def test_message_that_waits_keeps_its_text(client: Client, model: ScriptedModel, gate: asyncio.Event) -> None:
     gate.clear()
     first = asyncio.create_task(client.post("/chat", json={"message": "Hi", "session_id": "s"}))

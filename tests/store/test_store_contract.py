@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from chat.commands import Claim, Leaf, Matching, NewRetry, OnBusy, Place, Under
+from chat.commands import Claim, Leaf, Matching, NewRetry, OnBusy, Place, Started, Under
 from chat.errors import ChatError
 from chat.events import (
     Event,
@@ -88,8 +88,8 @@ async def test_start_can_be_read_by_other_processes_at_once(store: Store, other:
 
 async def test_key_leads_to_its_run(store: Store) -> None:
     run = await started(store, claim=Claim("key", "fingerprint"))
-    assert await store.claimed("key") == run.id
-    assert await store.claimed("another") is None
+    assert await store.run_of_key("key") == run.id
+    assert await store.run_of_key("another") is None
 
 
 async def test_run_without_terms_has_none(store: Store) -> None:
@@ -134,6 +134,16 @@ async def test_same_key_leads_to_the_run_that_it_started(store: Store, other: St
     late = await store.start_run(message(claim=claim))
     assert (late.run.id, late.run.status, late.replayed) == (run.id, RunStatus.COMPLETED, True)
     assert len(await tree(store)) == 2
+
+
+async def test_key_leads_to_its_run_by_itself(store: Store, other: Store) -> None:
+    claim = Claim("key", "print")
+    assert await other.claimed(claim) is None
+    run = await started(store, claim=claim)
+    assert await other.claimed(claim) == Started(run, created=False, replayed=True)
+    with pytest.raises(ChatError) as caught:
+        await other.claimed(Claim("key", "another print"))
+    assert caught.value.code == "idempotency_conflict"
 
 
 async def test_same_key_with_another_request_is_refused(store: Store) -> None:
