@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -31,7 +31,6 @@ from chat.functions import load_tools
 from chat.generation import CrashRecovery, Policy
 from chat.meter import NO_METER
 from chat.ports import ChatModel
-from chat.prompts import Template
 from chat.providers import ECHO, Target, placeholders
 from chat.routing import Router
 from chat.tools import Toolbox
@@ -166,7 +165,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
         message_limit=settings.max_message_chars,
         pulse=pulse,
         metrics=metrics,
-        templates=templates_of(settings),
+        templates=settings.templates,
     )
     return app
 
@@ -177,14 +176,6 @@ def tools_of(settings: Settings) -> Toolbox:
         return load_tools(settings.tool_modules)
     except ValueError as error:
         sys.exit(f"Wrong setting: TOOLS: {error}")
-
-
-def templates_of(settings: Settings) -> Mapping[str, Template]:
-    if settings.templates_dir is None:
-        return {}
-    from chat.templates import load_templates  # here, because who has none needs no Jinja2
-
-    return load_templates(settings.templates_dir)
 
 
 def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:

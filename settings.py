@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chat.prompts import Template
 from chat.providers import PRESETS, Directory, Target
 
 HIGHEST_PRICE = 1_000_000
@@ -206,14 +208,22 @@ class Settings(BaseSettings):
             {name: address for name, address in addresses.items() if address is not None},
         )
 
-    @field_validator("templates_dir")
-    @classmethod
-    def _readable_templates(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            from chat.templates import load_templates  # here, because who has none needs no Jinja2
+    @cached_property
+    def templates(self) -> Mapping[str, Template]:
+        """The prompt templates, by name; read once, when the settings are checked."""
+        if self.templates_dir is None:
+            return {}
+        from chat.templates import load_templates  # here, because who has none needs no Jinja2
 
-            load_templates(value)
-        return value
+        return load_templates(self.templates_dir)
+
+    @model_validator(mode="after")
+    def _templates_are_readable(self) -> Self:
+        try:
+            self.templates  # noqa: B018
+        except ValueError as error:
+            raise ValueError(f"TEMPLATES_DIR: {error}") from error
+        return self
 
     @property
     def traces_endpoint(self) -> str | None:

@@ -1,13 +1,14 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chat.prompts import VARIABLES_BYTES
+from chat.prompts import VARIABLES_BYTES, Template
 from chat.sessions import Turn
+from chat.templates import load_templates
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel
 from tests.serving import Client, served
@@ -61,6 +62,19 @@ async def test_templates_are_listed_with_their_variables(client: Client) -> None
             {"name": "plain", "variables": []},
         ]
     }
+
+
+async def test_templates_are_read_once(tmp_path: Path, templates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(folder: Path) -> Mapping[str, Template]:
+        read.append(folder)
+        return load_templates(folder)
+
+    monkeypatch.setattr("chat.templates.load_templates", counted)
+    async with served(tmp_path, templates_dir=templates) as client:
+        assert len((await client.get("/templates")).json()["templates"]) == 3
+    assert read == [templates]
 
 
 async def test_chat_names_a_template_and_fills_it_in(client: Client, model: ScriptedModel) -> None:
