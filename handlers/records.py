@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse
 
 from handlers.bodies import RecordsQuery, query_of
 from handlers.context import engine_of
-from handlers.views import RecordsView, record_view
+from handlers.listings import RecordsView, record_view
 
 
 async def list_records(request: Request) -> JSONResponse:

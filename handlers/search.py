@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 from chat.search import Search, words_of
 from handlers.bodies import SearchQuery, query_of
 from handlers.context import engine_of
-from handlers.views import SearchView, hit_view
+from handlers.listings import SearchView, hit_view
 
 
 async def search(request: Request) -> Response:

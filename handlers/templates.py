@@ -6,8 +6,8 @@ from starlette.responses import JSONResponse, Response
 from chat.errors import ChatError
 from chat.prompts import Variables, prompt_of
 from handlers.context import engine_of, service_of
+from handlers.listings import TemplatesView, template_view
 from handlers.streams import cursor_of
-from handlers.views import TemplatesView, template_view
 
 
 async def list_templates(request: Request) -> Response:

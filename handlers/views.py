@@ -7,11 +7,8 @@ from pydantic import Field
 from typing_extensions import TypedDict  # typing's own cannot be described before Python 3.12
 
 from chat.events import RunCompleted, RunFailed, name_of
-from chat.prompts import Template
-from chat.records import Record
 from chat.routing import Choice
 from chat.runs import Run, RunStatus
-from chat.search import Hit
 from chat.sessions import Message, Role, Session
 from chat.usage import UsageBy, UsageSum
 
@@ -213,25 +210,6 @@ class MessageView(TypedDict):
     tool_calls: Annotated[list[CallView], Field(description="The tools that an answer has called, in order.")]
 
 
-class RecordView(TypedDict):
-    """What a tool has written down."""
-
-    record_id: str
-    kind: str
-    session_id: str
-    user_id: str
-    run_id: str
-    data: dict[str, object]
-    created_at: Timestamp
-
-
-class RecordsView(TypedDict):
-    """The latest first."""
-
-    records: list[RecordView]
-    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
-
-
 class MessagesView(TypedDict):
     """Oldest first. All branches: ``leaf_id`` and the parents lead along the one that is spoken to."""
 
@@ -239,44 +217,6 @@ class MessagesView(TypedDict):
     leaf_id: str | None
     messages: list[MessageView]
     next: Annotated[str | None, Field(description="The older page's ?before=; null when there is none.")]
-
-
-class RangeView(TypedDict):
-    """From ``start`` to before ``end``, in Unicode code points."""
-
-    start: int
-    end: int
-
-
-class HitView(TypedDict):
-    """A message that was found."""
-
-    session_id: str
-    message_id: str
-    role: Role
-    snippet: Annotated[str, Field(description="Plain text, where the matches are closest; … where it was cut.")]
-    matches: Annotated[list[RangeView], Field(description="What of the snippet matches.")]
-    created_at: Timestamp
-
-
-class SearchView(TypedDict):
-    """Best first, later ones among equals."""
-
-    results: list[HitView]
-    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
-
-
-class TemplateView(TypedDict):
-    """A prompt template; every variable has to be given."""
-
-    name: str
-    variables: list[str]
-
-
-class TemplatesView(TypedDict):
-    """By name."""
-
-    templates: list[TemplateView]
 
 
 def timestamp(milliseconds: int) -> Timestamp:
@@ -396,30 +336,3 @@ def message_view(message: Message) -> MessageView:
             for call in step.calls
         ],
     }
-
-
-def record_view(record: Record) -> RecordView:
-    return {
-        "record_id": record.id,
-        "kind": record.kind,
-        "session_id": record.session_id,
-        "user_id": record.user_id,
-        "run_id": record.run_id,
-        "data": dict(record.data),
-        "created_at": timestamp(record.created_at),
-    }
-
-
-def hit_view(hit: Hit) -> HitView:
-    return {
-        "session_id": hit.session_id,
-        "message_id": hit.message_id,
-        "role": hit.role,
-        "snippet": hit.snippet,
-        "matches": [{"start": start, "end": end} for start, end in hit.matches],
-        "created_at": timestamp(hit.created_at),
-    }
-
-
-def template_view(template: Template) -> TemplateView:
-    return {"name": template.name, "variables": sorted(template.variables)}

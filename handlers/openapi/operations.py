@@ -18,6 +18,7 @@ from handlers.bodies import (
     SessionChanges,
     UsageParameters,
 )
+from handlers.listings import RecordsView, SearchView, TemplatesView
 from handlers.openapi.ag_ui import AG_UI
 from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
 from handlers.openapi.v1 import V1
@@ -28,14 +29,11 @@ from handlers.views import (
     ModelsView,
     QueryView,
     ReadyView,
-    RecordsView,
     RunView,
-    SearchView,
     ServiceView,
     SessionsView,
     SessionView,
     SessionWithRunView,
-    TemplatesView,
     UsageSumsView,
 )
 

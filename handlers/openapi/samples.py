@@ -34,6 +34,7 @@ from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.formats.completions import CompletionChunks
 from handlers.formats.frames import notice, retry
+from handlers.listings import RecordsView, SearchView, TemplatesView, hit_view, record_view, template_view
 from handlers.v1.bodies import CompletionBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView, completion_view
 from handlers.views import (
@@ -43,21 +44,15 @@ from handlers.views import (
     ModelsView,
     QueryView,
     ReadyView,
-    RecordsView,
     RunView,
-    SearchView,
     ServiceView,
     SessionsView,
     SessionView,
     SessionWithRunView,
-    TemplatesView,
     UsageSumsView,
-    hit_view,
     message_view,
-    record_view,
     run_view,
     session_view,
-    template_view,
     usage_sum_view,
 )
 
