@@ -143,12 +143,16 @@ class RunCompleted:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """The model's side, or ours, failed. What was shown is kept."""
+    """The model's side, or ours, failed. What was shown is kept.
+
+    ``retry_after``: seconds that the model's side has asked for.
+    """
 
     code: str
     message: str
     retryable: bool
     usage: Usage | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class Generation:
                 request, theirs = await self._request(live)
                 return await self._answer(live, request, theirs, limit)
         except ModelError as error:
-            return RunFailed(error.code, error.message, error.retryable)
+            return RunFailed(error.code, error.message, error.retryable, retry_after=error.retry_after)
         except TimeoutError:
             if not limit.expired():
                 raise

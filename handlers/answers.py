@@ -133,5 +133,5 @@ async def _waited(request: Request, run: Run, headers: dict[str, str], shape: Sh
     if isinstance(ended.terminal, RunFailed):
         failure = ended.terminal
         details = {"run_id": run.id, "retryable": failure.retryable, "answer": said.content}
-        raise ChatError(failure.code, failure.message, details=details)
+        raise ChatError(failure.code, failure.message, details=details, retry_after=failure.retry_after)
     return JSONResponse(shape(ended, said), headers=headers)

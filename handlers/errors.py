@@ -49,6 +49,9 @@ STATUS: Mapping[str, int] = {
     "run_timeout": 504,
 }
 
+UNKNOWN = 502
+"""Of the failure of a run that another version of this service has stored, with a code that this one does not know."""
+
 TITLES: Mapping[int, str] = {
     400: "Bad Request",
     404: "Not Found",
@@ -71,7 +74,7 @@ logger = logging.getLogger(__name__)
 
 def problem(error: ChatError, path: str) -> Response:
     """The response that tells a client what went wrong, in the way of the clients of this path."""
-    status = STATUS[error.code]
+    status = STATUS.get(error.code, UNKNOWN)
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     if path.startswith("/v1/"):
         return _openai_error(error, status, headers)
@@ -102,7 +105,7 @@ def openai_status(status: int) -> int:
 
 async def on_chat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
-    if STATUS[error.code] >= 500:
+    if STATUS.get(error.code, UNKNOWN) >= 500:
         logger.warning("answered %s", error.code)
     return problem(error, request.url.path)
 

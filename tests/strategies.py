@@ -46,7 +46,7 @@ deltas: st.SearchStrategy[Delta] = st.one_of(st.builds(TextDelta, texts), st.bui
 
 terminals: st.SearchStrategy[Terminal] = st.one_of(
     st.builds(RunCompleted, st.text(), counts, st.text(), st.none() | usages),
-    st.builds(RunFailed, st.text(), st.text(), st.booleans(), st.none() | usages),
+    st.builds(RunFailed, st.text(), st.text(), st.booleans(), st.none() | usages, st.none() | st.floats(0, 1e9)),
     st.builds(RunCancelled, st.text(), st.none() | usages),
     st.builds(RunInterrupted, st.text(), st.none() | usages),
 )

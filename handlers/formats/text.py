@@ -56,8 +56,10 @@ class PlainText(Encoder):
                 return cursor_only(run_id, seq, f"a call waits for a yes, see GET /runs/{run_id}")
             case RunCompleted():
                 return cursor_only(run_id, seq) if self._done is None else text_frame(run_id, seq, self._done)
-            case RunFailed() | RunCancelled() | RunInterrupted():
-                # What was used is for ``format=events``: here a client finds what it has always found.
+            # What was used, and when to come back, is for ``format=events``: here a client finds what it always found.
+            case RunFailed(code, message, retryable):
+                return json_frame(run_id, seq, name_of(event), payload_of(RunFailed(code, message, retryable)))
+            case RunCancelled() | RunInterrupted():
                 return json_frame(run_id, seq, name_of(event), payload_of(replace(event, usage=None)))
             case _:
                 assert_never(event)

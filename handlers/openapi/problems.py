@@ -84,7 +84,7 @@ def _said(status: int, codes: list[str], content: Json) -> Json:
     return {
         "description": "\n".join([f"{TITLES[status]}\n", *[f"- `{code}`: {MEANING[code]}" for code in codes]]),
         "headers": {
-            name: ref("headers", name) for name in ("X-Request-Id", *(["Retry-After"] if status == 503 else []))
+            name: ref("headers", name) for name in ("X-Request-Id", *(["Retry-After"] if status >= 502 else []))
         },
         "content": content,
     }

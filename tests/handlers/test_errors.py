@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
+from chat.errors import ChatError, ModelError, StoreCorruptError, StoreUnavailableError
 from handlers.errors import STATUS, TITLES, problem
+from tests.described import Description
+from tests.scripted import ScriptedModel
 from tests.serving import Client, served
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,30 @@ def test_store_that_cannot_be_used_is_a_503(error: ChatError) -> None:
 def test_client_is_told_when_to_come_back_in_whole_seconds(seconds: float | None, header: str | None) -> None:
     response = problem(ChatError("draining", "Not now", retry_after=seconds), "/chat")
     assert response.headers.get("retry-after") == header
+
+
+async def test_failure_that_this_version_does_not_know_is_told_as_it_was_stored(
+    client: Client, model: ScriptedModel
+) -> None:
+    model.scripts = ([ModelError("upstream_on_strike", "It is on strike.", retryable=True)],)
+    for _ in range(2):  # the second reads what the first has stored
+        response = await client.post("/query", json={"prompt": "Hi"}, headers={"Idempotency-Key": "key"})
+        problem = response.json()
+        assert (response.status_code, problem["title"]) == (502, "Bad Gateway")
+        assert (problem["code"], problem["detail"]) == ("upstream_on_strike", "It is on strike.")
+
+
+async def test_client_is_told_when_the_model_wants_to_be_asked_again(client: Client, model: ScriptedModel) -> None:
+    error = ModelError("upstream_rate_limited", "It is busy.", retryable=True, transient=True, retry_after=29.6)
+    model.scripts = ([error],)
+    response = await client.post("/chat", json={"message": "Hi", "stream": False})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "30")
+    Description((await client.get("/openapi.json")).json()).check_response(response)
+    run_id = response.json()["run_id"]
+    for form, told in (("text", {}), ("events", {"retry_after": 29.6})):
+        stream = (await client.get(f"/runs/{run_id}/events", params={"format": form})).text
+        data = json.loads(stream.rpartition("data: ")[2])
+        assert data == {"code": "upstream_rate_limited", "message": "It is busy.", "retryable": True} | told
 
 
 async def test_error_is_a_problem_document(client: Client) -> None:
