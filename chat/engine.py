@@ -165,8 +165,7 @@ class Engine:
 
     async def answer(self, run: Run) -> Turn:
         """The stored answer of a run that has ended."""
-        turns = await self.store.history(run.answer_id, 0)
-        return turns[-1] if turns else Turn("assistant", "")
+        return await self.store.turn(run.answer_id) or Turn("assistant", "")
 
     async def resumable(self, run_id: str, after: int) -> Run:
         """The run, if its log reaches to ``after``: a follower can go on from there without a gap.

@@ -102,8 +102,8 @@ async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) ->
     if isinstance(new, NewRetry):
         same = run.message_id == (await engine.run(new.run_id)).message_id
     else:
-        said = await engine.store.history(run.message_id, 0)
-        same = [turn.content for turn in said] == [new.turns[-1].content]  # none, if it was just deleted
+        said = await engine.store.turn(run.message_id)
+        same = said is not None and said.content == new.turns[-1].content  # none, if it was just deleted
     if not same:
         raise ChatError("cursor_mismatch", "Last-Event-ID belongs to the answer to another message.")
     return Started(run, created=False, replayed=True)

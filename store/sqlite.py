@@ -158,6 +158,9 @@ class SqliteStore:
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
         return await self._database.read(lambda db: sqlite_sessions.history(db, message_id, budget))
 
+    async def turn(self, message_id: str) -> Turn | None:
+        return await self._database.read(lambda db: sqlite_sessions.find_turn(db, message_id))
+
     # approvals
 
     async def decision(self, run_id: str, call_id: str) -> bool | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chat.context import TURN_SHARE, earlier
+from chat.context import RUN_SHARE, TURN_SHARE, earlier, shortened
 from chat.errors import ChatError
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from store.sqlite_rows import now_ms, page_below, rows
@@ -165,5 +165,13 @@ def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
            SELECT role, content, steps FROM branch WHERE content <> '' OR steps IS NOT NULL ORDER BY depth DESC""",  # noqa: S608  # no value
         {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD, "share": share},
     )
-    turns = [Turn(role, content, earlier(load_steps(steps), share)) for role, content, steps in found]
-    return [turn for turn in turns if turn.content or turn.steps]
+    turns = [Turn(role, content, load_steps(steps)) for role, content, steps in found]
+    cut = [replace(turn, steps=earlier(turn.steps, share)) for turn in turns[:-1]]
+    # What the last one's calls have answered is what is asked about: it has as much room as a run's own steps.
+    cut += [replace(turn, steps=shortened(turn.steps, budget // RUN_SHARE)) for turn in turns[-1:]]
+    return [turn for turn in cut if turn.content or turn.steps]
+
+
+def find_turn(db: sqlite3.Connection, message_id: str) -> Turn | None:
+    found = rows(db, "SELECT role, content, steps FROM messages WHERE id = ?", (message_id,))
+    return Turn(found[0][0], found[0][1], load_steps(found[0][2])) if found else None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from chat.events import (
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
+from chat.sessions import Turn
 from chat.steps import Call, Step
 from tests.scripted import message
 from tests.store.sites import Site, logged, said
@@ -217,3 +219,15 @@ async def test_records_outlive_their_session(store: Store) -> None:
     await store.save_record(record(1))
     await store.delete_session("ses_1")
     assert len((await store.records(None, "ses_1", None, 10, None)).items) == 1
+
+
+async def test_results_that_are_to_be_answered_have_half_of_the_room_and_are_kept_whole(store: Store) -> None:
+    steps = (Step("Look: ", (Call("1", "look", "{}", "☃" * 1_000),)),)
+    turns = [Turn("user", "Weather?"), Turn("assistant", "Look: ", steps)]
+    run = (await store.start_run(replace(message("Weather?"), turns=turns))).run
+    *_, last = await store.history(run.message_id, 800)
+    [[call]] = [step.calls for step in last.steps]
+    assert len((call.result or "").encode()) <= 400
+    assert "It has 1,000 characters" in (call.result or "")
+    assert await store.turn(run.message_id) == turns[-1]
+    assert await store.turn("msg_unknown") is None
