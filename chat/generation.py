@@ -260,20 +260,23 @@ class Generation:
     async def _request(self, live: LiveRun) -> tuple[ModelRequest, Collection[str]]:
         """What the model is asked, and which of the tools are the client's."""
         await self._journal.landed(live)  # what resuming has added to the log
+        await self._tools.settled()
         run, terms = live.run, await self._store.terms(live.run.id)
+        theirs = {spec.name for spec in terms.tools}
+        ours = [spec for spec in self._tools.specs if spec.name not in theirs]
         steps, prefix = steps_of(live.events)
         selected = [event.model for event in live.events if isinstance(event, ModelSelected)]
         request = ModelRequest(
             await self._messages(run, terms),
             prefix,
             steps,
-            [*self._tools.specs, *terms.tools],
+            [*ours, *terms.tools],
             model=run.model,
             speaker=selected[-1] if selected else "",
             taken={event.call_id for event in live.events if isinstance(event, ToolStarted)},
             options=terms.options,
         )
-        return request, {spec.name for spec in terms.tools}
+        return request, theirs
 
     async def _messages(self, run: Run, terms: Terms) -> Sequence[Turn]:
         policy = self._policy

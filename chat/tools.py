@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Protocol
 
 from chat.ids import new_id
 from chat.ports import Store
@@ -62,26 +64,67 @@ class Tool:
     approval: bool = False
 
 
-class Toolbox:
-    """The tools that there are, by name."""
+class ToolSource(Protocol):
+    """Tools that come and go while the process runs."""
 
-    def __init__(self, tools: Iterable[Tool] = (), *, prompt: str | None = None) -> None:
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """Those that there are now, by name."""
+        ...
+
+    def asks(self, name: str) -> bool:
+        """Whether a call by this name needs somebody's yes, be the tool there now or not."""
+        ...
+
+    async def settled(self) -> None:
+        """Return when it has shown which tools there are at first, or has been waited for long enough."""
+        ...
+
+
+class NoSource:
+    """For where all tools are there from the start."""
+
+    tools: Mapping[str, Tool] = MappingProxyType({})
+
+    def asks(self, _: str) -> bool:
+        return False
+
+    async def settled(self) -> None:
+        return
+
+
+class Toolbox:
+    """The tools that there are, by name: those that stay, which go first, and those of ``source``."""
+
+    def __init__(
+        self, tools: Iterable[Tool] = (), *, prompt: str | None = None, source: ToolSource | None = None
+    ) -> None:
         self._tools = {tool.spec.name: tool for tool in tools}
+        self._source: ToolSource = source or NoSource()
         self.prompt = prompt
         """The system prompt that comes with the tools, for where none is set."""
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
-        return [tool.spec for tool in self._tools.values()]
+        more = (tool.spec for name, tool in self._source.tools.items() if name not in self._tools)
+        return [*(tool.spec for tool in self._tools.values()), *more]
+
+    def joined(self, source: ToolSource) -> "Toolbox":
+        """These, and those of the source."""
+        return Toolbox(self._tools.values(), prompt=self.prompt, source=source)
+
+    async def settled(self) -> None:
+        """Return when a run can begin with all tools that it can hope for."""
+        await self._source.settled()
 
     def asks(self, call: Call) -> bool:
         """Whether the call needs somebody's yes."""
         tool = self._tools.get(call.name)
-        return tool is not None and tool.approval
+        return self._source.asks(call.name) if tool is None else tool.approval
 
     async def answer(self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN) -> Call:
         """Run the tool: the call with its result, or with the error as the model is told it. Never raises."""
-        tool = self._tools.get(call.name)
+        tool = self._tools.get(call.name) or self._source.tools.get(call.name)
         with span.tool_call(call.id, None if tool is None else call.name) as called:
             if tool is None:
                 called.failed("unknown_tool")
