@@ -2,7 +2,7 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /app
-# requirements-otel.txt for traces.
+# requirements-otel.txt for traces, requirements-mcp.txt for MCP servers, requirements-all.txt for both.
 ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} requirements.txt
 RUN python -m venv .venv \

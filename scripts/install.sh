@@ -37,7 +37,12 @@ find_python() {
 }
 
 # Locks that bring all of requirements.txt, and more.
-more() { cmp -s requirements-otel.txt "$stamp" || cmp -s requirements-dev.txt "$stamp"; }
+more() {
+    for other in otel mcp all dev; do
+        if cmp -s "requirements-$other.txt" "$stamp"; then return; fi
+    done
+    return 1
+}
 
 installed() {
     cmp -s "$lock" "$stamp" || { [ "$lock" = requirements.txt ] && more; } || return 1

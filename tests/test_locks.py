@@ -3,6 +3,8 @@
 uv lock
 uv export --frozen --no-dev --no-emit-project --no-annotate -o requirements.txt
 uv export --frozen --no-dev --extra otel --no-emit-project --no-annotate -o requirements-otel.txt
+uv export --frozen --no-dev --extra mcp --no-emit-project --no-annotate -o requirements-mcp.txt
+uv export --frozen --no-dev --all-extras --no-emit-project --no-annotate -o requirements-all.txt
 uv export --frozen --no-emit-project --no-annotate -o requirements-dev.txt
 """
 
@@ -72,9 +74,15 @@ def test_the_service_is_installed_from_the_lock() -> None:
     assert pinned(ROOT / "requirements.txt") == locked(PARLEY["dependencies"])
 
 
-def test_the_service_with_traces_is_installed_from_the_lock() -> None:
-    everything = locked(PARLEY["dependencies"], PARLEY["optional-dependencies"]["otel"])
-    assert pinned(ROOT / "requirements-otel.txt") == everything
+EXTRAS = PARLEY["optional-dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [("otel", [EXTRAS["otel"]]), ("mcp", [EXTRAS["mcp"]]), ("all", list(EXTRAS.values()))],
+)
+def test_the_service_with_extras_is_installed_from_the_lock(name: str, extras: list[list[dict[str, Any]]]) -> None:
+    assert pinned(ROOT / f"requirements-{name}.txt") == locked(PARLEY["dependencies"], *extras)
 
 
 def test_the_tests_are_installed_from_the_lock() -> None:
@@ -82,18 +90,21 @@ def test_the_tests_are_installed_from_the_lock() -> None:
     assert pinned(ROOT / "requirements-dev.txt") == everything
 
 
-def _extra(entry: dict[str, Any]) -> bool:
-    return "extra ==" in entry.get("marker", "")
+def _extra(entry: dict[str, Any], name: str = "") -> bool:
+    return f"extra == '{name}" in entry.get("marker", "")
 
 
 @pytest.mark.parametrize(
     ("declared", "recorded"),
     [
         (PROJECT["project"]["dependencies"], [entry for entry in REQUIRED if not _extra(entry)]),
-        (PROJECT["project"]["optional-dependencies"]["otel"], [entry for entry in REQUIRED if _extra(entry)]),
+        *(
+            (declared, [entry for entry in REQUIRED if _extra(entry, name)])
+            for name, declared in PROJECT["project"]["optional-dependencies"].items()
+        ),
         (PROJECT["dependency-groups"]["dev"], PARLEY["metadata"]["requires-dev"]["dev"]),
     ],
-    ids=["service", "traces", "tests"],
+    ids=["service", *PROJECT["project"]["optional-dependencies"], "tests"],
 )
 def test_the_lock_was_made_from_the_project(declared: list[str], recorded: list[dict[str, Any]]) -> None:
     assert {_parts(Requirement(line)) for line in declared} == {
@@ -113,9 +124,7 @@ def _specifiers(text: str) -> frozenset[str]:
     return frozenset(text.replace(" ", "").split(","))
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-otel.txt", "requirements-dev.txt", "tests/third-party.txt"]
-)
+@pytest.mark.parametrize("name", [*(file.name for file in ROOT.glob("requirements*.txt")), "tests/third-party.txt"])
 def test_every_file_to_install_has_a_hash(name: str) -> None:
     pins = pinned(ROOT / name)
     assert pins
