@@ -12,9 +12,10 @@ COPY server.py settings.py pyproject.toml LICENSE ./
 COPY chat chat
 COPY examples examples
 COPY handlers handlers
+COPY mcp_tools mcp_tools
 COPY store store
 # The root file system may be read-only: the bytecode is made here.
-RUN python -m compileall -q server.py settings.py chat examples handlers store
+RUN python -m compileall -q server.py settings.py chat examples handlers mcp_tools store
 
 FROM python:${PYTHON}-slim
 # A new volume takes over the owner of the directory that it covers.

@@ -15,7 +15,7 @@ MODULES = sorted(
     for file in [
         ROOT / "server.py",
         ROOT / "settings.py",
-        *(f for name in ("chat", "handlers", "store") for f in (ROOT / name).rglob("*.py")),
+        *(f for name in ("chat", "handlers", "mcp_tools", "store") for f in (ROOT / name).rglob("*.py")),
     ]
 )
 
@@ -81,7 +81,8 @@ def harmless(event: str, what: str) -> bool:
         ("chat.upstream", {"openai", "httpx2", "aiohttp", "starlette"}),
         ("handlers", {"store", "aiosqlite", "sqlite3", "openai", "httpx2", "aiohttp", "swagger_ui"}),
         ("store.sqlite", {"starlette", "handlers", "openai", "pydantic"}),
-        ("server", {"openai", "httpx2", "jinja2", "opentelemetry"}),
+        ("server", {"openai", "httpx2", "jinja2", "opentelemetry", "mcp", "mcp_tools"}),
+        ("mcp_tools.config", {"mcp", "mcp_types", "httpx2", "starlette"}),
     ],
 )
 def test_module_knows_only_what_it_needs(tmp_path: Path, module: str, never: set[str]) -> None:
@@ -96,7 +97,7 @@ def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
     code = (
         "import importlib, sys; sys.path.insert(0, sys.argv[1])\n"
         "for name in sys.argv[2:]:\n"
-        "    ours = ('chat', 'handlers', 'store', 'server', 'settings')\n"
+        "    ours = ('chat', 'handlers', 'mcp_tools', 'store', 'server', 'settings')\n"
         "    for known in [m for m in sys.modules if m.partition('.')[0] in ours]:\n"
         "        del sys.modules[known]\n"
         "    importlib.import_module(name)\n"
