@@ -101,7 +101,7 @@ class _Application(Starlette):
 
 def create_app(settings: Settings, *, model: ChatModel | None = None, alone: bool = False) -> Starlette:
     """The application. Nothing is opened before its lifespan begins. ``alone``: it has the process to itself."""
-    tools = tools_of(settings)
+    tools, servers = with_servers(settings, tools_of(settings))
     pulse = Pulse(settings.ping_seconds, settings.send_timeout)
     metrics = metrics_of(settings, pulse)
 
@@ -112,7 +112,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
         router.connect()
         store = SqliteStore(settings.database, lease=settings.lease_seconds)
         try:
-            async with tracer_of(settings) as tracer, _opened(store):
+            async with tracer_of(settings) as tracer, _opened(store), servers():
                 engine = app.state.engine = Engine(
                     store,
                     router,
@@ -176,6 +176,17 @@ def tools_of(settings: Settings) -> Toolbox:
         return load_tools(settings.tool_modules)
     except ValueError as error:
         sys.exit(f"Wrong setting: TOOLS: {error}")
+
+
+def with_servers(settings: Settings, tools: Toolbox) -> tuple[Toolbox, Callable[[], AbstractAsyncContextManager[None]]]:
+    """The tools and those of the MCP servers, and what keeps these connected."""
+    configs = settings.server_configs
+    if not configs:
+        return tools, nullcontext
+    from mcp_tools.servers import Servers  # here, because who has none needs no mcp
+
+    servers = Servers(configs, taken=[spec.name for spec in tools.specs], version=VERSION)
+    return tools.joined(servers), servers.running
 
 
 def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
@@ -319,7 +330,7 @@ class _RequestIdFilter(logging.Filter):
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """JSON lines on stderr. Libraries that write bodies or tokens at DEBUG are kept from it."""
+    """JSON lines on stderr. Libraries that write bodies or tokens, mcp at any level, are kept from it."""
     servers = ("sse_starlette", "aiosqlite", "asyncio", "uvicorn.access")
     clients = ("openai", "httpx2", "httpcore2", "aiohttp", "urllib3")
     return {
@@ -337,6 +348,7 @@ def log_config(level: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request"]}},
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {name: {"level": "WARNING"} for name in (*servers, *clients)}
+        | {name: {"level": "CRITICAL"} for name in ("mcp", "client")}  # the latter is mcp's, too
         | {"uvicorn": {"handlers": [], "propagate": True}},
     }
 

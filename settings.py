@@ -1,12 +1,14 @@
 """What can be set, where it is read from, and what is wrong with it."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,10 +20,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from chat.prompts import Template
 from chat.providers import PRESETS, Directory, Target
+
+if TYPE_CHECKING:
+    from mcp_tools.config import ServerConfig
 
 HIGHEST_PRICE = 1_000_000
 """Dollars for a million tokens, a dollar each: what is more was given for one token, or in another currency."""
@@ -97,6 +102,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(10, ge=0.3, description="Silence after which a frozen process loses its runs.")
     event_retention: float = Field(86_400, ge=0, description="Seconds that a finished run's events are kept.")
     tools: str | None = Field(None, description="Modules whose tools the model may call, by commas.")
+    mcp_servers: Path | None = Field(None, description="File that lists MCP servers whose tools the model may call.")
     max_steps: int = Field(8, ge=1, le=100, description="How often the model is asked in one run that calls tools.")
     run_seconds: float = Field(600, gt=0, description="Seconds that a run may take in all, its tools included.")
     max_run_tokens: int = Field(1_000_000, ge=1, description="Tokens that a run may use in all, in and out.")
@@ -224,6 +230,28 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"TEMPLATES_DIR: {error}") from error
         return self
+
+    @field_validator("mcp_servers")
+    @classmethod
+    def _usable_servers(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            if find_spec("mcp") is None:
+                raise ValueError("the package mcp is missing. Install it: ./scripts/install.sh requirements-mcp.txt")
+            cls._servers(value)
+        return value
+
+    @property
+    def server_configs(self) -> "list[ServerConfig]":
+        """The MCP servers."""
+        return [] if self.mcp_servers is None else self._servers(self.mcp_servers)
+
+    @classmethod
+    def _servers(cls, path: Path) -> "list[ServerConfig]":
+        """What the file's placeholders stand for is looked up where settings are."""
+        from mcp_tools.config import load_servers  # here, because who has none needs none of it
+
+        written = DotEnvSettingsSource(cls, case_sensitive=True).env_vars
+        return load_servers(path, {name: value for name, value in written.items() if value} | os.environ)
 
     @property
     def traces_endpoint(self) -> str | None:

@@ -6,7 +6,7 @@ from mcp import Client
 from mcp_types import Tool as Listed
 from pydantic_core import to_json
 
-from chat.ports import ToolSpec
+from chat.terms import ToolSpec
 from mcp_tools.config import ServerConfig
 from mcp_tools.names import name_of
 from mcp_tools.specs import spec_of

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mcp_types import Tool as Listed
 from pydantic_core import to_json
 
-from chat.ports import ToolSpec
+from chat.terms import ToolSpec
 
 LONGEST_DESCRIPTION = 1024
 """Characters. OpenAI refuses a request in which one is longer."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from handlers import ROUTES
+from mcp_tools.config import load_servers
 from settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +43,13 @@ def test_every_route_is_in_the_table() -> None:
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert written == there
+
+
+def test_mcp_servers_of_the_example_are_right(tmp_path: Path) -> None:
+    [example] = [block for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL) if "mcpServers" in block]
+    (tmp_path / "mcp.json").write_text(example)
+    servers = load_servers(tmp_path / "mcp.json", {"GITHUB_TOKEN": "ghp_x"})
+    assert [(server.name, server.headers.get("Authorization")) for server in servers] == [
+        ("time", None),
+        ("github", "Bearer ghp_x"),
+    ]

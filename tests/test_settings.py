@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -77,6 +78,34 @@ def test_tools_that_are_not_there_end_the_start_with_one_line() -> None:
     with pytest.raises(SystemExit) as caught:
         tools_of(load_settings(["--tools", "examples.town_hall, nowhere.tools"]))
     assert str(caught.value) == "Wrong setting: TOOLS: nowhere.tools cannot be imported: No module named 'nowhere'"
+
+
+def test_mcp_servers_that_are_wrong_end_the_start_with_one_line() -> None:
+    Path("mcp.json").write_text('{"mcpServers": {"web": {"url": "http://localhost/mcp", "aproval": true}}}')
+    with pytest.raises(SystemExit) as caught:
+        load_settings(["--mcp-servers", "mcp.json"])
+    assert str(caught.value) == "Wrong setting: MCP_SERVERS: web.aproval: Extra inputs are not permitted"
+
+
+def test_mcp_servers_without_the_package_are_one_line_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as caught:
+        load_settings(["--mcp-servers", "mcp.json"])
+    assert str(caught.value) == (
+        "Wrong setting: MCP_SERVERS: the package mcp is missing. Install it: ./scripts/install.sh requirements-mcp.txt"
+    )
+
+
+def test_placeholders_are_looked_up_where_settings_are() -> None:
+    headers = {"one": "${ONE}", "two": "${TWO}"}
+    servers = {"mcpServers": {"web": {"url": "http://localhost/mcp", "headers": headers}}}
+    Path("mcp.json").write_text(json.dumps(servers))
+    Path(".env").write_text("MCP_SERVERS=mcp.json\nONE=of the file\nTWO=of the file\n")
+    os.environ["TWO"] = "of the environment"
+    [server] = load_settings([]).server_configs
+    assert server.headers == {"one": "of the file", "two": "of the environment"}
 
 
 def test_tools_bring_a_prompt_for_where_none_is_set() -> None:

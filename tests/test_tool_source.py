@@ -7,8 +7,8 @@ import pytest
 
 from chat.events import ToolApproval, ToolFinished, ToolStarted
 from chat.functions import tool_of
-from chat.ports import ToolSpec
 from chat.steps import Call
+from chat.terms import ToolSpec
 from chat.tools import Tool, Toolbox, ToolContext
 from tests.ledger import running
 from tests.patience import soon
