@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from chat.echo import EchoModel
@@ -39,8 +39,9 @@ from chat.usage import Price, Prices
 from handlers import EXCEPTION_HANDLERS, ROUTES
 from handlers.context import Service, request_id
 from handlers.metrics import Metrics
-from handlers.middleware import BodyLimitMiddleware, RequestMiddleware, WireMiddleware
+from handlers.middleware import BodyLimitMiddleware, RequestMiddleware
 from handlers.pulse import Pulse
+from handlers.wire import lay_wire, rest_of
 from settings import Settings, load_settings
 from store.sqlite import SqliteStore
 
@@ -95,8 +96,11 @@ def model_of(settings: Settings) -> Router:
 
 
 class _Application(Starlette):
-    def build_middleware_stack(self) -> ASGIApp:
-        return WireMiddleware(super().build_middleware_stack())  # around Starlette's own, which wraps every send
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        lay_wire(scope, send)
+        await super().__call__(scope, receive, send)
+        if (rest := rest_of(scope)) is not None:
+            await rest(receive)
 
 
 def create_app(settings: Settings, *, model: ChatModel | None = None, alone: bool = False) -> Starlette:

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import Request
-from starlette.types import Scope, Send
 
 from chat.engine import Engine
 from chat.prompts import Template
 from chat.routing import Router
 from handlers.metrics import Metrics
 from handlers.pulse import Pulse
-
-_WIRE = "parley.wire"
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -44,16 +41,6 @@ def router_of(request: Request) -> Router:
 
 def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
-
-
-def wire_of(scope: Scope, send: Send) -> Send:
-    """The server's own ``send``, for what no middleware has to see; ``send`` where nobody kept it."""
-    return cast(Send, scope.get(_WIRE, send))
-
-
-def keep_wire(scope: Scope, send: Send) -> None:
-    """Remember ``send`` for :func:`wire_of`."""
-    scope[_WIRE] = send
 
 
 def request_id() -> str:

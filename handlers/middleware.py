@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Awaitable
+from functools import partial
 
 from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers, MutableHeaders
@@ -9,29 +11,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat.errors import ChatError
 from chat.ids import ID, new_id
-from handlers.context import keep_wire, set_request_id
+from handlers.context import set_request_id
 from handlers.errors import internal_error, problem
+from handlers.wire import Rest, wire_of
 
 _LOGGED = {"x-session-id": "session_id", "x-run-id": "run_id"}
 
 logger = logging.getLogger("parley.access")
 
 
-class WireMiddleware:
-    """The outermost: keeps the server's own ``send`` at hand for the streams."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        keep_wire(scope, send)
-        await self._app(scope, receive, send)
-
-
 class RequestMiddleware:
     """Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect from the streams.
 
-    The log's line names the path without its query: ``GET /chat?message=`` would put what people say there.
+    The log's line names the path without its query: ``GET /chat?message=`` would put what people say there. That of a
+    stream is written at the stream's end, which is outside of here.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -44,8 +37,8 @@ class RequestMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else new_id("req")
         set_request_id(request_id)
-        began = time.perf_counter()
-        about: dict[str, object] = {"method": scope["method"], "path": scope["path"]}
+        access = _Access({"method": scope["method"], "path": scope["path"]})
+        about, wire = access.about, wire_of(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,15 +49,43 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
-        except SendTimeoutError:
-            logger.info("a reader that stalled was dropped", extra=about)
-        except Exception:
-            logger.exception("unforeseen", extra=about)
-            if "status" not in about:
+            if not await access.watch(self._app(scope, receive, send_with_id)) and "status" not in about:
                 await internal_error(scope["path"])(scope, receive, send_with_id)
         finally:
-            logger.info("request", extra=about | {"seconds": round(time.perf_counter() - began, 4)})
+            if wire.rest is None:
+                access.end()
+            else:
+                wire.rest = partial(access.see_through, wire.rest)
+
+
+class _Access:
+    """A request's line in the log: what it is ``about``, how long it took, and what went wrong."""
+
+    __slots__ = ("_began", "about")
+
+    def __init__(self, about: dict[str, object]) -> None:
+        self.about = about
+        self._began = time.perf_counter()
+
+    async def watch(self, work: Awaitable[None]) -> bool:
+        """Await it; False if it made a mistake, which is logged."""
+        try:
+            await work
+        except SendTimeoutError:
+            logger.info("a reader that stalled was dropped", extra=self.about)
+        except Exception:
+            logger.exception("unforeseen", extra=self.about)
+            return False
+        return True
+
+    async def see_through(self, rest: Rest, receive: Receive) -> None:
+        try:
+            await self.watch(rest(receive))
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        logger.info("request", extra=self.about | {"seconds": round(time.perf_counter() - self._began, 4)})
 
 
 class BodyLimitMiddleware:

@@ -2,10 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import closing
 from functools import partial
-from types import coroutine
 from typing import Any
 
 from sse_starlette import EventSourceResponse
@@ -19,11 +18,12 @@ from chat.errors import ChatError
 from chat.following import Follower
 from chat.ports import Batch
 from chat.runs import Cursor, Run, parse_cursor
-from handlers.context import engine_of, service_of, wire_of
+from handlers.context import engine_of, service_of
 from handlers.formats import Encoder
 from handlers.formats.frames import PING, retry
 from handlers.pulse import Pulse
 from handlers.views import events_url
+from handlers.wire import Wire, wire_of
 
 RETRY_MS = (500, 3_000)
 """Milliseconds, drawn anew for every stream that is sent away: not all clients of a deploy come back at once."""
@@ -77,29 +77,55 @@ async def follow(
     if not (encoder.replays or run.status.active) and after == run.last_seq:
         return nothing_more()
 
-    async def gone(_: Message) -> None:
-        await engine.cancel(run_id, "client_disconnected")
-
-    return RunStream(
-        engine,
-        service_of(request).pulse,
-        run,
-        after,
-        encoder,
-        headers=run_headers(run, replayed=replayed),
-        on_leaving=gone if cancel else None,
-    )
+    gone = partial(engine.cancel, run_id, "client_disconnected") if cancel else None
+    delivery = Delivery(engine, service_of(request).pulse, run, after, encoder, on_leaving=gone)
+    return RunStream(delivery, run_headers(run, replayed=replayed))
 
 
 class RunStream(EventSourceResponse):
-    """A run as an event stream: sse-starlette's response, in one task instead of four.
+    """A run as an event stream: sse-starlette's head, and behind it a :class:`Delivery`.
 
-    The response still sees to the head, the order of things, the client's leaving and the end. Its task group, with a
-    task each for frames, pings, the client's leaving and the server's stop, costs 13 KiB and 0.3 ms of CPU a stream:
-    here the request's own task sends, one more listens for the client's leaving, and :class:`Pulse` has the rest.
-    Frames go straight to the server, past six middlewares, which look at heads only; and what becomes visible while
-    the task waits goes out from the loop. Only a send that has to wait for its reader wakes the task.
+    The middlewares see the head, and the rest goes out when they have returned: see :class:`handlers.wire.Wire`.
     """
+
+    def __init__(self, delivery: "Delivery", headers: Mapping[str, str]) -> None:
+        super().__init__(_nothing(), headers=headers, sep="\n", ping=0)
+        self._delivery = delivery
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await super().__call__(scope, receive, send)
+        else:
+            head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await self._delivery.begin(wire_of(scope), send, head)
+
+
+class Delivery:
+    """A run's events on their way to one client, in one task instead of sse-starlette's four.
+
+    Its task group, with a task each for frames, pings, the client's leaving and the server's stop, costs 13 KiB and
+    0.3 ms of CPU a stream: here the request's own task sends, one more listens for the client's leaving, and
+    :class:`Pulse` has the rest. What becomes visible while the task waits goes out from the loop. Only a send that has
+    to wait for its reader wakes the task.
+    """
+
+    __slots__ = (
+        "_after",
+        "_blocked",
+        "_cut",
+        "_encoder",
+        "_engine",
+        "_follower",
+        "_loop",
+        "_on_leaving",
+        "_pulse",
+        "_run",
+        "_task",
+        "_why",
+        "_wire",
+        "sending",
+        "since",
+    )
 
     def __init__(
         self,
@@ -109,45 +135,62 @@ class RunStream(EventSourceResponse):
         after: int,
         encoder: Encoder,
         *,
-        headers: Mapping[str, str],
-        on_leaving: Callable[[Message], Awaitable[None]] | None,
+        on_leaving: Callable[[], Awaitable[object]] | None,
     ) -> None:
-        super().__init__(self._frames(), headers=headers, sep="\n", ping=0, client_close_handler_callable=on_leaving)
         self.since = 0.0
         self.sending = False
+        self._loop = asyncio.get_running_loop()
         self._engine = engine
         self._pulse = pulse
         self._run = run
         self._after = after
         self._encoder = encoder
+        self._on_leaving = on_leaving
         self._follower: Follower | None = None
         self._blocked: Awaitable[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cut = False
         self._why: BaseException | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            return await super().__call__(scope, receive, send)
-        self._loop = asyncio.get_running_loop()
-        self._wire = wire_of(scope, send)
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        listening = self._loop.create_task(self._listen_for_disconnect(receive))
-        listening.add_done_callback(self._left)
+    async def begin(self, wire: Wire, send: Send, head: Message) -> None:
+        """Send the head through the middlewares, and leave the rest to who is outside of them."""
+        with self:
+            self.sending = True
+            await send(head)
+            self.sending = False
+        self._wire = wire
+        wire.rest = self.go_on
+
+    async def go_on(self, receive: Receive) -> None:
+        """Send everything behind the head.
+
+        Raises:
+            SendTimeoutError: the reader stalled, and was dropped.
+        """
+        with self:
+            listening = self._loop.create_task(self._listen(receive))
+            listening.add_done_callback(self._left)
+            try:
+                await self._send_all()
+                await self._wire.end()
+            finally:
+                listening.cancel()
+
+    def __enter__(self) -> None:
+        """Be under the eyes of the pulse. What it cuts off ends as :meth:`_end` was told."""
+        self._task = asyncio.current_task()
         self.since = self._loop.time()
         self._pulse.add(self)
-        try:
-            await self._stream_response(partial(self._send, send))
-        except asyncio.CancelledError:
-            if not self._cut or task.uncancel():
-                raise
-            if self._why is not None:
-                raise self._why from None
-        finally:
-            self._task = None
-            self._pulse.remove(self)
-            listening.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        task, self._task = self._task, None
+        self._pulse.remove(self)
+        assert task is not None
+        if kind is not asyncio.CancelledError or not self._cut or task.uncancel():
+            return False
+        if self._why is not None:
+            raise self._why from None
+        return True
 
     def ping(self) -> None:
         if self._follower is not None and self._follower.waiting and not self._sent(PING):
@@ -155,6 +198,12 @@ class RunStream(EventSourceResponse):
 
     def drop(self) -> None:
         self._end(SendTimeoutError())
+
+    async def _listen(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if self._on_leaving is not None:
+            await self._on_leaving()
 
     def _left(self, listening: "asyncio.Task[None]") -> None:
         if not listening.cancelled():
@@ -166,22 +215,20 @@ class RunStream(EventSourceResponse):
             self._cut, self._why = True, why
             self._task.cancel()
 
-    async def _frames(self) -> AsyncGenerator[bytes, None]:
-        yield self._encoder.opening(self._run, self._after)  # through the middlewares: one waits with the head for it
+    async def _send_all(self) -> None:
+        await self._through(self._encoder.opening(self._run, self._after))
         try:
             start = 0 if self._encoder.replays else self._after
             with closing(await self._engine.follower(self._run.id, start, self._push)) as self._follower:
                 while (batch := await self._follower.next()) is not None:
                     if batch.events:
                         self._push(batch)
-                    if self._blocked is not None:
-                        await self._blocked
-                        self._blocked = None
+                    await self._unblocked()
                 if self._follower.ended:
                     return
         except ChatError as error:
-            yield self._encoder.trouble(error)
-        yield self._encoder.leaving(_retry_ms())
+            await self._through(self._encoder.trouble(error))
+        await self._through(self._encoder.leaving(_retry_ms()))
 
     def _push(self, batch: Batch) -> bool:
         frames = batch.shown.get(self._encoder)
@@ -190,40 +237,27 @@ class RunStream(EventSourceResponse):
             batch.shown[self._encoder] = frames
         return not frames or self._sent(frames)
 
-    async def _send(self, send: Send, message: Message) -> None:
-        """Send it under the eyes of the pulse."""
-        self.since = self._loop.time()
-        self.sending = True
-        await send(message)  # when it fails the stream is over
-        self.sending = False
-
     def _sent(self, frames: bytes) -> bool:
-        """Send without waiting. False if that could not be: ``_blocked`` is to be awaited before the next."""
-        message = {"type": "http.response.body", "body": frames, "more_body": True}
-        self._blocked = begun(self._send(self._wire, message))
-        return self._blocked is None
+        """Send without waiting. False if that could not be: :meth:`_unblocked` is to be awaited before the next."""
+        self.since = self._loop.time()
+        self._blocked = self._wire.write(frames)
+        self.sending = self._blocked is not None
+        return not self.sending
+
+    async def _unblocked(self) -> None:
+        if self._blocked is not None:
+            await self._blocked  # when it fails the stream is over
+            self._blocked, self.sending = None, False
+
+    async def _through(self, frames: bytes) -> None:
+        """Send, and wait until it is done."""
+        self._sent(frames)
+        await self._unblocked()
 
 
-def begun(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run it up to where it has to wait: None if it came to its end, else what is left of it.
-
-    What a task's eager start does from Python 3.12 on, without a task.
-    """
-    try:
-        waits_for = work.send(None)
-    except StopIteration:
-        return None
-    return _rest(work, waits_for)
-
-
-@coroutine
-def _rest(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[object, None, None]:
-    try:
-        yield waits_for
-    except BaseException:
-        work.close()
-        raise
-    yield from work.__await__()
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    return
+    yield
 
 
 def _retry_ms() -> int:

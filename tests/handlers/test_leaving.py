@@ -1,10 +1,12 @@
 """Clients that stay while nothing comes, and clients that go away before their answer is complete."""
 
 import asyncio
+import inspect
+import json
 import re
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -36,6 +38,35 @@ async def test_stream_is_kept_open_while_the_model_thinks(tmp_path: Path) -> Non
         gate.set()
         await soon(exchange.done)
         assert b"data: Hi\n\n" in exchange.sent
+
+
+async def test_stream_waits_outside_of_the_middlewares_and_is_logged_at_its_end(
+    client: Client, gate: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    def accesses() -> list[dict[str, Any]]:
+        return [vars(record) for record in caplog.records if record.name == "parley.access"]
+
+    gate.clear()
+    exchange = Exchange(client.app, {"message": "Hi"})
+    await exchange.until(b"data: Hello \n\n")
+    waiting = waiting_in(exchange.done)
+    assert waiting[-1] == "Follower._visible"
+    assert not [name for name in waiting if "iddleware" in name or "Rout" in name]
+    assert not accesses()
+    gate.set()
+    await soon(exchange.done)
+    [line] = accesses()
+    assert (line["message"], line["status"], line["path"]) == ("request", 200, "/chat")
+    assert f"id: {line['run_id']}.0".encode() in exchange.sent
+
+
+def waiting_in(task: "asyncio.Task[None]") -> list[str]:
+    """The coroutines that wait for one another, the outermost first."""
+    names, work = [], cast("object", task.get_coro())
+    while inspect.iscoroutine(work):
+        names.append(work.__qualname__)
+        work = work.cr_await
+    return names
 
 
 async def test_words_are_sent_as_they_come(client: Client, gate: asyncio.Event) -> None:
@@ -95,15 +126,15 @@ async def test_cancel_that_fails_when_the_client_goes_is_logged(
 
 
 class StalledExchange(Exchange):
-    """Its client reads up to ``last`` and nothing more."""
+    """Its client reads up to ``last`` and nothing more; not even the head if that is None."""
 
-    def __init__(self, client: Client, last: bytes) -> None:
+    def __init__(self, client: Client, last: bytes | None) -> None:
         self._last = last
         super().__init__(client.app, {"message": "Hi"})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         await super()._send(message)
-        if self._last in message.get("body", b""):
+        if self._last is None or self._last in message.get("body", b""):
             await asyncio.Event().wait()
 
 
@@ -117,6 +148,17 @@ async def test_reader_that_stalls_is_dropped_and_the_run_goes_on(
         [run_id] = re.findall(rb"id: (run_[^.]+)\.0", exchange.sent)
         assert (await soon(client.app.state.engine.result(run_id.decode()))).status is RunStatus.COMPLETED
     assert "a reader that stalled was dropped" in capsys.readouterr().err
+
+
+async def test_reader_that_takes_no_head_is_dropped(
+    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with served(tmp_path, model, send_timeout=0.02) as client:
+        exchange = StalledExchange(client, None)
+        await soon(exchange.done)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "parley.access" in line]
+    assert [line["message"] for line in lines] == ["a reader that stalled was dropped", "request"]
+    assert not exchange.sent
 
 
 class SlowExchange(Exchange):

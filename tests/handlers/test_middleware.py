@@ -9,6 +9,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
 from handlers.middleware import BodyLimitMiddleware, RequestMiddleware
+from handlers.wire import lay_wire
 from tests.serving import Client, served
 
 # --- ids
@@ -54,7 +55,9 @@ async def through(app: Any, scope: dict[str, Any] | None = None) -> list[Message
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app({"type": "http", "method": "GET", "path": "/", "headers": []} | (scope or {}), receive, send)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []} | (scope or {})
+    lay_wire(scope, send)
+    await app(scope, receive, send)
     return sent
 
 

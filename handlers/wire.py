@@ -1,0 +1,72 @@
+"""The way of a stream's bytes to its client: past all middlewares, which look at heads only."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeAlias, cast
+
+from starlette.types import Receive, Scope, Send
+
+_WIRE = "parley.wire"
+
+Rest: TypeAlias = Callable[[Receive], Awaitable[None]]
+"""What is left of a response when its head is sent."""
+
+
+class Wire:
+    """One request's connection, as the server gave it to the outermost application.
+
+    ``rest``, if a response sets it, is awaited when the middlewares have returned: a stream that waits for hours
+    inside of them would keep twenty suspended coroutines, 10 KiB, that have nothing more to do.
+    """
+
+    __slots__ = ("_send", "rest")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.rest: Rest | None = None
+
+    def write(self, body: bytes) -> Awaitable[None] | None:
+        """Send a piece of the body without waiting; if that cannot be, what is to be awaited before the next."""
+        sending = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        return begun(cast("Coroutine[Any, Any, None]", sending))
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def lay_wire(scope: Scope, send: Send) -> None:
+    """For :func:`wire_of`, by the outermost application."""
+    scope[_WIRE] = Wire(send)
+
+
+def wire_of(scope: Scope) -> Wire:
+    return cast(Wire, scope[_WIRE])
+
+
+def rest_of(scope: Scope) -> Rest | None:
+    """What is to be awaited when the middlewares have returned."""
+    wire: Wire = scope.pop(_WIRE)
+    rest, wire.rest = wire.rest, None  # what a stream holds goes when it ends, and waits for no garbage collector
+    return rest
+
+
+def begun(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run it up to where it has to wait: None if it came to its end, else what is left of it.
+
+    What a task's eager start does from Python 3.12 on, without a task.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration:
+        return None
+    return _left(work, waits_for)
+
+
+@coroutine
+def _left(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[object, None, None]:
+    try:
+        yield waits_for
+    except BaseException:
+        work.close()
+        raise
+    yield from work.__await__()
