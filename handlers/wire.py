@@ -7,6 +7,10 @@ from typing import Any, TypeAlias, cast
 from starlette.types import Receive, Scope, Send
 
 _WIRE = "parley.wire"
+# What is needed of uvicorn's own state of a request. Nothing public leads there, but two coroutines and a message for
+# each token cost as much as all else that is done to show it. Under another server, or should a release move these
+# names, it is sent through them.
+_CYCLE = ("chunked_encoding", "disconnected", "flow", "transport")
 
 Rest: TypeAlias = Callable[[Receive], Awaitable[None]]
 """What is left of a response when its head is sent."""
@@ -19,14 +23,21 @@ class Wire:
     inside of them would keep twenty suspended coroutines, 10 KiB, that have nothing more to do.
     """
 
-    __slots__ = ("_send", "rest")
+    __slots__ = ("_cycle", "_send", "rest")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        cycle: Any = getattr(send, "__self__", None)
+        self._cycle = cycle if all(hasattr(cycle, name) for name in _CYCLE) else None
         self.rest: Rest | None = None
 
     def write(self, body: bytes) -> Awaitable[None] | None:
         """Send a piece of the body without waiting; if that cannot be, what is to be awaited before the next."""
+        cycle = self._cycle
+        if cycle is not None and cycle.chunked_encoding and not cycle.flow.write_paused:
+            if not cycle.disconnected:
+                cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return None
         sending = self._send({"type": "http.response.body", "body": body, "more_body": True})
         return begun(cast("Coroutine[Any, Any, None]", sending))
 
