@@ -33,10 +33,9 @@ FOLD_RUNS = 200
 
 
 def commit(db: sqlite3.Connection, batch: Sequence[Append]) -> Committed:
-    owners = json.dumps(list({append.run.owner for append in batch}))
-    found = rows(db, "SELECT id FROM owners WHERE id IN (SELECT value FROM json_each(?))", (owners,))
-    alive = {owner for (owner,) in found}
-    lost = {append.run.id for append in batch if append.run.owner not in alive}
+    owners = {append.run.owner for append in batch}  # nearly always one
+    dead = {owner for owner in owners if not rows(db, "SELECT 1 FROM owners WHERE id = ?", (owner,))}
+    lost = {append.run.id for append in batch if append.run.owner in dead} if dead else set()
     waiting = False
     for append in batch:
         if append.settlement is not None and append.run.id not in lost:
