@@ -104,7 +104,7 @@ class Follower:
     def _woken(self) -> None:
         # Not now: the committer, which calls, has its next transaction to begin.
         if self._waiter is not None:
-            self._loop.call_soon(self._look)
+            self._runs.call_soon(self._look)
 
     def _look(self) -> None:
         live, waiter = self._live, self._waiter

@@ -190,11 +190,23 @@ class LiveRuns:
         self._store = store
         self._runs: dict[str, LiveRun] = {}
         self._position: int | None = None
+        self._due: list[Callable[[], object]] = []
 
     @property
     def foreign(self) -> bool:
         """Whether other processes' runs are followed here."""
         return any(not live.owned for live in self._runs.values())
+
+    def call_soon(self, look: Callable[[], object]) -> None:
+        """Call it in the loop's next turn. One call of the loop serves all whom a commit has woken."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._call_due)
+        self._due.append(look)
+
+    def _call_due(self) -> None:
+        due, self._due = self._due, []
+        for look in due:
+            look()
 
     def own(self, run: Run) -> LiveRun:
         """Hold a run that this process has just started or taken over."""

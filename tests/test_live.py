@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -126,6 +127,26 @@ def test_followers_at_the_same_place_get_the_same_page() -> None:
 
 
 # --- those of this process
+
+
+async def test_one_call_of_the_loop_serves_all_who_are_woken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, looks, calls = LiveRuns(Ledger()), list[str](), list[Callable[[], object]]()
+
+    def first() -> None:
+        looks.append("first")
+        runs.call_soon(lambda: looks.append("one more turn"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "call_soon", calls.append)
+        runs.call_soon(first)
+        runs.call_soon(lambda: looks.append("second"))
+        assert not looks
+        [call] = calls
+        call()
+        assert looks == ["first", "second"]
+        calls.pop()()
+    assert looks == ["first", "second", "one more turn"]
+    assert len(calls) == 1
 
 
 async def test_own_run_is_found_by_its_followers() -> None:
