@@ -142,12 +142,13 @@ class Journal:
                 self._idle.set()
 
     def _enqueue(self, live: LiveRun, count: int) -> None:
+        if not self._dirty:  # else both are so already
+            self._idle.clear()
+            self._work.set()
         self._dirty[live.run.id] = live
         self._waiting += count
         if self._waiting >= self._capacity:
             self._room.clear()
-        self._idle.clear()
-        self._work.set()
 
     def _land(self) -> None:
         landings, self._landings = self._landings, []

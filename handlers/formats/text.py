@@ -42,6 +42,8 @@ class PlainText(Encoder):
         return cursor_only(run.id, after)
 
     def encode(self, run_id: str, first_seq: int, events: Sequence[Event]) -> bytes:
+        if len(events) == 1:  # who keeps up gets one at a time
+            return self._frame(run_id, first_seq, events[0])
         return b"".join([self._frame(run_id, seq, event) for seq, event in enumerate(events, first_seq)])
 
     def _frame(self, run_id: str, seq: int, event: Event) -> bytes:
