@@ -10,7 +10,7 @@ import secrets
 import string
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, ToolDelta, ToolStarted, Usage
@@ -74,9 +74,13 @@ class CompletionDecoder:
         if self.done:
             return parts
         whole = self._events.idle
-        if whole and self._mould is not None and (text := self._mould.text_of(data)) is not None:
-            self._misses = 0
-            return [TextDelta(text)] if text else parts
+        if whole and self._mould is not None:
+            if (text := self._mould.text_of(data)) is not None:
+                self._misses = 0
+                return [TextDelta(text)] if text else parts
+            if (texts := self._mould.texts_of(data)) is not None:
+                self._misses = 0
+                return [TextDelta(text) for text in texts if text]
         self._text_only = False
         try:
             for name, body in self._events.feed(data):
@@ -246,6 +250,13 @@ class _Mould:
             return None
         text = _CONTENT.search(data)
         return cls(data[: text.start(1)], data[text.end(1) :]) if text is not None else None
+
+    def texts_of(self, data: bytes) -> list[str] | None:
+        """The texts, if ``data`` is several events of this mould, because it is read late."""
+        if not data.endswith(self._behind):
+            return None
+        texts = [self.text_of(event + b"\n\n") for event in data[:-2].split(b"\n\n")]
+        return None if None in texts else cast("list[str]", texts)
 
     def text_of(self, data: bytes) -> str | None:
         """The text, if ``data`` is one event of this mould."""

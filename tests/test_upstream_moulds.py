@@ -1,16 +1,16 @@
 """Events cast in one mould: read without a parser, and to the same end."""
 
 import json
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.errors import ModelError
 from chat.events import TextDelta
 from chat.ports import Finished, Part
-from chat.upstream import (
-    MISSES,
-)
+from chat.upstream import MISSES, CompletionDecoder
 from tests.decoding import WAVE, decode, parts_of
 from tests.upstream import chunk, finish
 
@@ -49,6 +49,21 @@ def test_reads_that_are_whole_events_give_what_their_bytes_give_one_by_one(reads
     assert outcome(decode(*reads)) == outcome(bit_by_bit(*reads))
     twice = [read for read in reads for _ in range(2)]  # so that moulds are used and not just made
     assert outcome(decode(*twice)) == outcome(bit_by_bit(*twice))
+    together = [read + other for read, other in pairwise(reads)]  # and for several events at once
+    made = [read for read, both in zip(reads, together, strict=False) for read in (read, both)]
+    assert outcome(decode(*made)) == outcome(bit_by_bit(*made))
+
+
+def test_events_that_come_together_need_no_parser_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = CompletionDecoder()
+    assert decoder.feed(chunk("a")) == [TextDelta("a")]
+    with monkeypatch.context() as patch:
+        patch.setattr("chat.upstream._parse", None)
+        assert decoder.feed(chunk("b") + chunk("") + chunk("c")) == [TextDelta("b"), TextDelta("c")]
+    cut = chunk("d")[:-1]
+    assert decoder.feed(chunk("e") + chunk("f", n=1) + cut) == [TextDelta("e"), TextDelta("f")]
+    assert decoder.feed(b"\n" + finish()) == [TextDelta("d")]
+    assert decoder.finish() == [Finished("stop")]
 
 
 def test_mould_of_another_event_does_not_fit() -> None:
