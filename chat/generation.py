@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import takewhile
 
 from chat.approvals import Approvals
-from chat.context import beginning_with_a_question, fitted
+from chat.room import beginning_with_a_question, fitted
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
@@ -70,7 +70,7 @@ class CrashRecovery(StrEnum):
 class Policy:
     """The limits of a run.
 
-    ``context_tokens``: budget of what is sent along, :mod:`chat.context` says how. ``retries``: repeats of a request of
+    ``context_tokens``: budget of what is sent along, :mod:`chat.room` says how. ``retries``: repeats of a request of
     which nothing was shown. ``longest_wait``: seconds; for an upstream that asks for more, the run fails at once.
     ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
     that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked

@@ -282,7 +282,7 @@ class Store(Protocol):
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
         """The branch that ends with the message, oldest first, cut from the old end to ``budget`` UTF-8 bytes.
 
-        The steps of each answer are cut to their share of it first, by :func:`chat.context.earlier`; those of the last
+        The steps of each answer are cut to their share of it first, by :func:`chat.room.earlier`; those of the last
         message, which is to be answered, have as much room as a run's own.
         """
         ...

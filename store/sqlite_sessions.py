@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chat.context import RUN_SHARE, TURN_SHARE, earlier, shortened
+from chat.room import RUN_SHARE, TURN_SHARE, earlier, shortened
 from chat.errors import ChatError
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from store.sqlite_rows import now_ms, page_below, rows

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.context import beginning_with_a_question, earlier, fitted, shortened
+from chat.room import beginning_with_a_question, earlier, fitted, shortened
 from chat.ports import ModelRequest
 from chat.sessions import Turn
 from chat.steps import Call, Step
