@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from chat.runs import Run
+from chat.runs import Run, RunKind
 from chat.sessions import NewSession, Turn
 from chat.terms import NO_TERMS, Terms
 
@@ -80,6 +80,22 @@ class NewRetry:
     on_busy: OnBusy = OnBusy.REJECT
     claim: Claim | None = None
     trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSideRun:
+    """A run beside the conversation that reads the branch which ends with ``message_id``.
+
+    ``behind`` is the session's latest run of this kind, as far as it is known: where there is a later one by now,
+    somebody else was faster, and this one is not started.
+    """
+
+    id: str
+    kind: RunKind
+    session_id: str
+    message_id: str
+    model: str
+    behind: str | None
 
 
 @dataclass(frozen=True, slots=True)

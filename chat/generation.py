@@ -10,7 +10,6 @@ from enum import StrEnum
 from itertools import takewhile
 
 from chat.approvals import Approvals
-from chat.room import beginning_with_a_question, fitted
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
@@ -32,6 +31,7 @@ from chat.journal import Journal
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Finished, ModelRequest, Store
+from chat.room import beginning_with_a_question, fitted
 from chat.runs import Run
 from chat.sessions import Turn
 from chat.spending import tokens_of, total_of

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from chat.commands import Claim, NewRetry, NewRun, Started
+from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.events import Delta, Event, ModelSelected, Terminal, ToolDelta, ToolStarted, Usage
 from chat.records import Record
-from chat.runs import Run
+from chat.runs import Run, RunKind
 from chat.search import Hit, Search
-from chat.sessions import Message, NewSession, Page, Session, Turn
+from chat.sessions import Branch, Message, NewSession, Page, Piece, Session, Summary, Turn
 from chat.steps import Step
 from chat.terms import Terms, ToolSpec
 from chat.usage import Share, UsageQuery, UsageSum
@@ -24,7 +24,7 @@ class ModelRequest:
 
     ``model`` is the one that is asked for; empty where whoever is asked has only one. ``speaker`` is another that the
     run's log says has spoken last. ``taken`` are the ids of all calls that the log tells of, those that were cut off
-    included. ``options`` are the client's, for the upstream.
+    included. ``options`` are the client's, for the upstream. ``kind`` is what the answer is for.
     """
 
     messages: Sequence[Turn]
@@ -35,6 +35,7 @@ class ModelRequest:
     speaker: str = ""
     taken: Collection[str] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+    kind: RunKind = RunKind.ANSWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class ChatModel(Protocol):
 class Settlement:
     """The end of a run: its terminal event, the whole answer, and the whole log for the run's own storage.
 
+    The answer becomes a message; of any other kind of run, what it wrote is kept with the session if it is complete.
     ``steps`` are those in which tools were called. ``shares`` are what the terminal event's usage is the sum of.
     """
 
@@ -129,6 +131,34 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Tries:
+    """A session's runs of one kind, beside the conversation.
+
+    ``last`` is the latest, ``active`` if it has not ended. ``kept``: one of them has brought something. ``failures``
+    in a row are those behind it that have not, and ``answers`` are the runs that answer since the latest.
+    """
+
+    last: str | None = None
+    active: bool = False
+    kept: bool = False
+    failures: int = 0
+    answers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What there is of a session's memory. ``pieces`` are the branch behind the summary that holds for it, oldest
+    first; of one without a summary, as far as was asked for. ``instructions`` are the bytes of those that the
+    answer's run had.
+    """
+
+    title: str | None
+    instructions: int
+    tries: Mapping[RunKind, Tries]
+    pieces: Sequence[Piece]
+
+
+@dataclass(frozen=True, slots=True)
 class Tail:
     """What was committed by anyone behind a position of the journal: run, seq and event, in commit order.
 
@@ -171,6 +201,10 @@ class Store(Protocol):
         """Like :meth:`start_run`, for another answer to a message that exists."""
         ...
 
+    async def start_side_run(self, new: NewSideRun) -> Run | None:
+        """Begin a run beside the conversation; None if somebody else was faster, or the session is gone."""
+        ...
+
     async def commit(self, batch: Sequence[Append]) -> Committed:
         """Append to the logs of many runs in one transaction.
 
@@ -181,8 +215,8 @@ class Store(Protocol):
 
     async def run(self, run_id: str) -> Run | None: ...
 
-    async def active_run(self, session_id: str) -> Run | None:
-        """The session's running run, else the first that waits."""
+    async def active_run(self, session_id: str, *, beside: bool = False) -> Run | None:
+        """The run that answers in the session, else the first that waits; with ``beside``, else any that is going."""
         ...
 
     async def events(self, run_id: str, after: int, limit: int) -> Batch:
@@ -296,6 +330,26 @@ class Store(Protocol):
 
         Raises:
             ChatError: ``invalid_request`` for a cursor that this store did not make.
+        """
+        ...
+
+    # memory
+
+    async def branch(self, message_id: str, budget: int) -> Branch:
+        """The branch that ends with the message: its latest summary, and the history behind that, as :meth:`history`.
+
+        A summary belongs to the branches that go through the last message that it tells of.
+        """
+        ...
+
+    async def summary(self, message_id: str) -> Summary | None:
+        """The latest summary of the branch that ends with the message."""
+        ...
+
+    async def recollection(self, answer: Run, kinds: Collection[RunKind], reach: int) -> Recollection | None:
+        """The memory of the answer's session, as far as these kinds are concerned; None if the session is gone.
+
+        ``reach``: how many bytes of a branch that has no summary yet are looked at, from its end.
         """
         ...
 

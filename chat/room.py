@@ -42,6 +42,15 @@ def beginning_with_a_question(history: Sequence[Turn]) -> Sequence[Turn]:
     return history[first:]
 
 
+def turns_within(turns: Sequence[Turn], budget: int) -> Sequence[Turn]:
+    """The turns with what their tools have answered in its share of ``budget`` bytes; those that are empty then are
+    left out. What the last one's calls have answered is what is asked about: it has as much as a run's own steps.
+    """
+    cut = [replace(turn, steps=earlier(turn.steps, budget // TURN_SHARE)) for turn in turns[:-1]]
+    cut += [replace(turn, steps=shortened(turn.steps, budget // RUN_SHARE)) for turn in turns[-1:]]
+    return [turn for turn in cut if turn.content or turn.steps]
+
+
 def earlier(steps: Sequence[Step], room: int) -> Sequence[Step]:
     """The steps of an earlier turn in ``room`` bytes; none if what the model wrote to its tools is more already."""
     room -= sum(_bytes(call.arguments) for step in steps for call in step.calls)

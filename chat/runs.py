@@ -1,4 +1,4 @@
-"""A run: one durable generation of an answer."""
+"""A run: one durable generation, of an answer or of what a session keeps besides."""
 
 import re
 from collections.abc import Sequence
@@ -24,6 +24,16 @@ class RunStatus(StrEnum):
         return self in (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
+class RunKind(StrEnum):
+    """What a run is for. All but answers are made beside the conversation: they write no message, nobody waits for
+    them, and a session may have one while it answers.
+    """
+
+    ANSWER = "answer"
+    SUMMARY = "summary"
+    TITLE = "title"
+
+
 STATUS_OF: dict[type[Terminal], RunStatus] = {
     RunCompleted: RunStatus.COMPLETED,
     RunFailed: RunStatus.FAILED,
@@ -41,7 +51,8 @@ class Run:
     ``owner`` is the process that generates it and ``epoch`` counts the owners it has had. Times are milliseconds
     since 1970, for show: nothing is ordered by them. ``cost`` is in nano-dollars, None where the price of any model
     that was asked is unknown. ``trace`` is what :meth:`chat.tracing.Tracer.carried` made of the run's request.
-    ``waiting`` are the calls that wait for somebody's yes.
+    ``waiting`` are the calls that wait for somebody's yes. A run that answers nothing has no ``answer_id``, and its
+    ``message_id`` is the last message that it reads.
     """
 
     id: str
@@ -60,6 +71,7 @@ class Run:
     cost: int | None = None
     trace: str | None = None
     waiting: Sequence[Call] = ()
+    kind: RunKind = RunKind.ANSWER
 
 
 @dataclass(frozen=True, slots=True)

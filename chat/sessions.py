@@ -61,6 +61,34 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a session keeps of its beginning. ``up_to`` is the last message that it tells of."""
+
+    text: str
+    up_to: str
+    run_id: str
+    model: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch as it is remembered: its latest summary, and the turns behind that, oldest first."""
+
+    summary: Summary | None
+    turns: Sequence[Turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A message's place in its branch; ``size`` is in bytes, as :func:`chat.context.fitted` counts them."""
+
+    id: str
+    role: Role
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A page of a list; ``next`` is the cursor of the page behind it, None on the last."""
 

@@ -1,19 +1,27 @@
 """The store on one SQLite file, for one machine: :class:`chat.ports.Store`."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from chat.commands import Claim, NewRetry, NewRun, Started
+from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.errors import StoreCorruptError, StoreUnavailableError
-from chat.ports import Append, Batch, Committed, Tail
+from chat.ports import Append, Batch, Committed, Recollection, Tail
 from chat.records import Record
-from chat.runs import Run
+from chat.runs import Run, RunKind
 from chat.search import Hit, Search
-from chat.sessions import Message, NewSession, Page, Session, Turn
+from chat.sessions import Branch, Message, NewSession, Page, Session, Summary, Turn
 from chat.terms import Terms
 from chat.usage import UsageQuery, UsageSum
-from store import sqlite_journal, sqlite_runs, sqlite_search, sqlite_sessions, sqlite_tools, sqlite_usage
+from store import (
+    sqlite_journal,
+    sqlite_memory,
+    sqlite_runs,
+    sqlite_search,
+    sqlite_sessions,
+    sqlite_tools,
+    sqlite_usage,
+)
 from store.sqlite_database import Database
 from store.sqlite_owners import Owners
 
@@ -66,6 +74,13 @@ class SqliteStore:
 
         return await self._database.write(work, durable=True)
 
+    async def start_side_run(self, new: NewSideRun) -> Run | None:
+        def work(db: sqlite3.Connection) -> Run | None:
+            self._owners.beat(db)
+            return sqlite_memory.start_side_run(db, new, self._owners.id)
+
+        return await self._database.write(work, durable=False)
+
     async def commit(self, batch: Sequence[Append]) -> Committed:
         durable = any(append.settlement is not None or append.durable for append in batch)
         return await self._database.write(lambda db: sqlite_journal.commit(db, batch), durable=durable)
@@ -73,8 +88,8 @@ class SqliteStore:
     async def run(self, run_id: str) -> Run | None:
         return await self._database.read(lambda db: sqlite_runs.find_run(db, run_id))
 
-    async def active_run(self, session_id: str) -> Run | None:
-        return await self._database.read(lambda db: sqlite_runs.active_run(db, session_id))
+    async def active_run(self, session_id: str, *, beside: bool = False) -> Run | None:
+        return await self._database.read(lambda db: sqlite_runs.active_run(db, session_id, beside=beside))
 
     async def events(self, run_id: str, after: int, limit: int) -> Batch:
         return await self._database.read(lambda db: sqlite_journal.read_events(db, run_id, after, limit))
@@ -160,6 +175,17 @@ class SqliteStore:
 
     async def turn(self, message_id: str) -> Turn | None:
         return await self._database.read(lambda db: sqlite_sessions.find_turn(db, message_id))
+
+    # memory
+
+    async def branch(self, message_id: str, budget: int) -> Branch:
+        return await self._database.read(lambda db: sqlite_memory.branch(db, message_id, budget))
+
+    async def summary(self, message_id: str) -> Summary | None:
+        return await self._database.read(lambda db: sqlite_memory.summary(db, message_id))
+
+    async def recollection(self, answer: Run, kinds: Collection[RunKind], reach: int) -> Recollection | None:
+        return await self._database.read(lambda db: sqlite_memory.recollection(db, answer, kinds, reach))
 
     # approvals
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from chat.errors import ChatError
 from chat.events import Event, TextDelta, ToolApproval, ToolCalled, dump, load
 from chat.ports import Append, Batch, Committed, Settlement, Tail
-from chat.runs import STATUS_OF
-from store import sqlite_usage
+from chat.runs import STATUS_OF, Run, RunKind
+from store import sqlite_memory, sqlite_usage
 from store.sqlite_rows import now_ms, rows
 from store.sqlite_runs import to_terminal
 from store.sqlite_tools import dump_steps, wait_for_approval
@@ -89,23 +89,31 @@ def _settle(db: sqlite3.Connection, append: Append, end: Settlement) -> bool:
     )
     if not ended:
         return False
+    if run.kind is RunKind.ANSWER:
+        _store_answer(db, run, end, now)
+    else:
+        sqlite_memory.keep(db, run, end, now)
+    for share in end.shares:
+        sqlite_usage.insert(db, run, share, now)
+    [(aside,)] = rows(db, "SELECT coalesce(max(last_seq), 0) FROM log_pages WHERE run_id = ?", (run.id,))
+    _insert_pages(db, run.id, aside + 1, [dump(event) for event in end.log[aside:]])
+    return True
+
+
+def _store_answer(db: sqlite3.Connection, run: Run, end: Settlement, now: int) -> None:
+    status = STATUS_OF[type(end.terminal)]
     rows(
         db,
         """INSERT INTO messages (id, session_id, parent_id, role, content, status, run_id, created_at, steps)
            VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?, ?)""",
         (run.answer_id, run.session_id, run.message_id, end.answer, status, run.id, now, dump_steps(end.steps)),
     )
-    for share in end.shares:
-        sqlite_usage.insert(db, run, share, now)
-    [(aside,)] = rows(db, "SELECT coalesce(max(last_seq), 0) FROM log_pages WHERE run_id = ?", (run.id,))
-    _insert_pages(db, run.id, aside + 1, [dump(event) for event in end.log[aside:]])
     rows(
         db,
         """UPDATE sessions SET message_count = message_count + 1, updated_at = ?,
                                touched = (SELECT max(touched) + 1 FROM sessions) WHERE id = ?""",
         (now, run.session_id),
     )
-    return True
 
 
 def _others_wait(db: sqlite3.Connection, session_id: str) -> bool:
@@ -165,8 +173,8 @@ def _from_message(db: sqlite3.Connection, run_id: str, after: int, last_seq: int
     content, ending = (
         rows(
             db,
-            """SELECT messages.content, runs.terminal FROM runs JOIN messages ON messages.id = runs.answer_id
-               WHERE runs.id = ?""",
+            """SELECT coalesce(messages.content, runs.text), runs.terminal
+               FROM runs LEFT JOIN messages ON messages.id = runs.answer_id WHERE runs.id = ?""",
             (run_id,),
         )
     )[0]

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from chat.commands import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started,
 from chat.errors import ChatError
 from chat.events import Terminal, load
 from chat.ids import new_id
-from chat.runs import Run, RunStatus
+from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import NewSession, Turn
 from chat.steps import Call, answered
 from chat.terms import Terms, ToolSpec
@@ -22,23 +22,25 @@ _RUN = """
     SELECT runs.id, runs.session_id, sessions.user_id, runs.message_id, runs.answer_id, runs.status, runs.model,
            runs.owner, runs.epoch, runs.last_seq, runs.created_at, runs.finished_at,
            (SELECT CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM usage WHERE run_id = runs.id), runs.trace,
-           runs.terminal,
+           runs.kind, runs.terminal,
            (SELECT json_group_array(json_array(call_id, name, arguments)) FROM approvals
             WHERE run_id = runs.id AND approved IS NULL AND runs.status = 'running')
     FROM runs JOIN sessions ON sessions.id = runs.session_id
 """
 
-_ACTIVE = """
-    runs.session_id = ? AND (runs.status = 'queued' OR runs.status = 'running')
-    ORDER BY runs.status DESC, runs.pos LIMIT 1
-"""
+_ACTIVE = "runs.session_id = ? AND (runs.status = 'queued' OR runs.status = 'running')"
 
 
 def _to_run(row: Sequence[Any]) -> Run:
-    *members, cost, trace, terminal, calls = row
-    run, waiting = Run(*members), tuple(Call(*call) for call in json.loads(calls))
+    *members, cost, trace, kind, terminal, calls = row
     return replace(
-        run, status=RunStatus(run.status), terminal=to_terminal(terminal), cost=cost, trace=trace, waiting=waiting
+        Run(*members),
+        status=RunStatus(members[5]),
+        terminal=to_terminal(terminal),
+        cost=cost,
+        trace=trace,
+        waiting=tuple(Call(*call) for call in json.loads(calls)),
+        kind=RunKind(kind),
     )
 
 
@@ -56,9 +58,11 @@ def find_run(db: sqlite3.Connection, run_id: str) -> Run | None:
     return _to_run(found[0]) if found else None
 
 
-def active_run(db: sqlite3.Connection, session_id: str) -> Run | None:
-    """The running run of the session, else the first that waits ('running' sorts behind 'queued')."""
-    found = rows(db, f"{_RUN} WHERE {_ACTIVE}", (session_id,))
+def active_run(db: sqlite3.Connection, session_id: str, *, beside: bool = False) -> Run | None:
+    """The run that answers, else the first that waits ('running' sorts behind 'queued'), else any if ``beside``."""
+    which = "" if beside else "AND runs.kind = 'answer'"
+    order = "runs.kind = 'answer' DESC, runs.status DESC, runs.pos"
+    found = rows(db, f"{_RUN} WHERE {_ACTIVE} {which} ORDER BY {order} LIMIT 1", (session_id,))
     return _to_run(found[0]) if found else None
 
 
@@ -78,10 +82,12 @@ def start_run(db: sqlite3.Connection, new: NewRun, owner: int) -> Started:
 def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
     if new.claim is not None and (replayed := claimed(db, new.claim)) is not None:
         return replayed
-    found = rows(db, "SELECT session_id, message_id, instructions, terms FROM runs WHERE id = ?", (new.run_id,))
+    found = rows(db, "SELECT session_id, message_id, kind, instructions, terms FROM runs WHERE id = ?", (new.run_id,))
     if not found:
         raise ChatError("not_found", "There is no such run.")
-    session_id, message_id, *terms = found[0]
+    session_id, message_id, kind, *terms = found[0]
+    if kind != RunKind.ANSWER:
+        raise ChatError("invalid_request", "This run answers no message, so there is nothing to answer once more.")
     busy = active_run(db, session_id)
     _refuse_if_busy(busy, new.on_busy)
     draft = _Draft(new.id, session_id, message_id, new.model, terms, new.claim, new.trace)
@@ -203,15 +209,11 @@ class _Draft:
 def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy: OnBusy, owner: int) -> Started:
     now, answer_id = now_ms(), new_id("msg")
     status = RunStatus.RUNNING if busy is None else RunStatus.QUEUED
-    rows(
+    insert_run(
         db,
-        """INSERT INTO runs (id, session_id, message_id, answer_id, status, model, instructions, terms, trace, owner,
-                             epoch, journal_from, created_at)
-           VALUES (:id, :session_id, :message_id, :answer_id, :status, :model, :instructions, :terms, :trace, :owner,
-                   :epoch,
-                   (SELECT coalesce(max(pos), 0) + 1 FROM journal), :now)""",
         {
             "id": draft.id,
+            "kind": RunKind.ANSWER,
             "session_id": draft.session_id,
             "message_id": draft.message_id,
             "answer_id": answer_id,
@@ -240,6 +242,17 @@ def _insert_run(db: sqlite3.Connection, draft: _Draft, busy: Run | None, on_busy
     return Started(run, interrupts=busy.id if busy and running and on_busy is OnBusy.INTERRUPT else None)
 
 
+def insert_run(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
+    rows(
+        db,
+        """INSERT INTO runs (id, kind, session_id, message_id, answer_id, status, model, instructions, terms, trace,
+                             owner, epoch, journal_from, created_at)
+           VALUES (:id, :kind, :session_id, :message_id, :answer_id, :status, :model, :instructions, :terms, :trace,
+                   :owner, :epoch, (SELECT coalesce(max(pos), 0) + 1 FROM journal), :now)""",
+        {"instructions": None, "terms": None, "trace": None, **values},
+    )
+
+
 def claim(db: sqlite3.Connection, owner: int) -> list[Run]:
     """Take the runs that nobody generates, and of each idle session the first run that waits."""
     rows(
@@ -259,7 +272,8 @@ def claim(db: sqlite3.Connection, owner: int) -> list[Run]:
            WHERE pos IN (SELECT min(pos) FROM runs waiting
                          WHERE status = 'queued' AND owner IS NULL AND NOT EXISTS (
                              SELECT 1 FROM runs ahead
-                             WHERE ahead.session_id = waiting.session_id AND ahead.status = 'running')
+                             WHERE ahead.session_id = waiting.session_id AND ahead.status = 'running'
+                               AND ahead.kind = 'answer')
                          GROUP BY session_id)
            RETURNING id""",
         (owner,),

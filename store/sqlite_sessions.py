@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chat.room import RUN_SHARE, TURN_SHARE, earlier, shortened
+from chat.context import MESSAGE_OVERHEAD
 from chat.errors import ChatError
+from chat.room import TURN_SHARE, turns_within
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from store.sqlite_rows import now_ms, page_below, rows
 from store.sqlite_tools import load_steps
@@ -21,9 +22,6 @@ _SESSION = """
            message_count, created_at, updated_at, touched, template, variables
     FROM sessions
 """
-
-_MESSAGE_OVERHEAD = 16
-"""Bytes that a message costs besides its text: its role and the separators of a chat template, about 4 tokens."""
 
 _TURN_BYTES = """(length(CAST(above.content AS BLOB))
                    + coalesce(min(length(CAST(above.steps AS BLOB)), :share), 0))"""
@@ -149,9 +147,8 @@ def _to_message(row: Sequence[Any]) -> Message:
     return replace(Message(*members), steps=load_steps(steps))
 
 
-def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
-    """Walk from the message up to the root, and no further than the budget reaches."""
-    share = budget // TURN_SHARE
+def history(db: sqlite3.Connection, message_id: str, budget: int, up_to: str | None = None) -> Sequence[Turn]:
+    """Walk from the message up to the root, or to behind ``up_to``, and no further than the budget reaches."""
     found = rows(
         db,
         f"""WITH RECURSIVE branch (depth, parent_id, role, content, steps, used) AS (
@@ -161,15 +158,17 @@ def history(db: sqlite3.Connection, message_id: str, budget: int) -> list[Turn]:
                SELECT depth + 1, above.parent_id, above.role, above.content, above.steps,
                       used + {_TURN_BYTES} + :overhead
                FROM branch JOIN messages above ON above.id = branch.parent_id
-               WHERE used + {_TURN_BYTES} + :overhead <= :budget)
+               WHERE above.id IS NOT :up_to AND used + {_TURN_BYTES} + :overhead <= :budget)
            SELECT role, content, steps FROM branch WHERE content <> '' OR steps IS NOT NULL ORDER BY depth DESC""",  # noqa: S608  # no value
-        {"leaf": message_id, "budget": budget, "overhead": _MESSAGE_OVERHEAD, "share": share},
+        {
+            "leaf": message_id,
+            "budget": budget,
+            "overhead": MESSAGE_OVERHEAD,
+            "share": budget // TURN_SHARE,
+            "up_to": up_to,
+        },
     )
-    turns = [Turn(role, content, load_steps(steps)) for role, content, steps in found]
-    cut = [replace(turn, steps=earlier(turn.steps, share)) for turn in turns[:-1]]
-    # What the last one's calls have answered is what is asked about: it has as much room as a run's own steps.
-    cut += [replace(turn, steps=shortened(turn.steps, budget // RUN_SHARE)) for turn in turns[-1:]]
-    return [turn for turn in cut if turn.content or turn.steps]
+    return turns_within([Turn(role, content, load_steps(steps)) for role, content, steps in found], budget)
 
 
 def find_turn(db: sqlite3.Connection, message_id: str) -> Turn | None:

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.room import beginning_with_a_question, earlier, fitted, shortened
 from chat.ports import ModelRequest
+from chat.room import beginning_with_a_question, earlier, fitted, shortened
 from chat.sessions import Turn
 from chat.steps import Call, Step
 

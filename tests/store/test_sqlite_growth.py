@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.filling import LONG, Size, fill, session_id, user_id
-from chat.commands import Claim, Leaf, Matching, NewRetry, NewRun, OnBusy, Place, Under
-from chat.events import RunCancelled, TextDelta
+from chat.commands import Claim, Leaf, Matching, NewRetry, NewRun, NewSideRun, OnBusy, Place, Under
+from chat.events import RunCancelled, TextDelta, completed
 from chat.ids import new_id
+from chat.runs import RunKind
 from chat.search import Search
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
@@ -142,6 +143,22 @@ async def _reading(store: SqliteStore, meter: Meter) -> None:
         assert len((await store.search(Search(["needle"], "searcher"))).items) == 1
     with meter.of("what a model gets to see"):
         assert len(await store.history(page.items[-1].id, 10_000))
+    with meter.of("what it is asked when there is a summary"):
+        assert (await store.branch(page.items[-1].id, 10_000)).summary is None
+    answer = next(item for item in reversed(page.items) if item.run_id is not None)
+    assert answer.run_id is not None
+    run = await store.run(answer.run_id)
+    assert run is not None
+    with meter.of("what its end makes due"):
+        assert await store.recollection(run, list(RunKind), 10_000)
+    with meter.of("begin a summary"):
+        new = NewSideRun(new_id("run"), RunKind.SUMMARY, LONG, answer.id, "scripted", None)
+        summing = await store.start_side_run(new)
+        assert summing is not None
+    with meter.of("end a summary"):
+        await store.commit([said(summing, TextDelta("Sum"), completed("Sum", "stop", None))])
+    with meter.of("find a summary"):
+        assert (await store.branch(page.items[-1].id, 10_000)).summary
     with meter.of("delete an ordinary session"):
         assert await store.delete_session(session_id(7))
 
