@@ -24,11 +24,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
+from chat.context import Budgets
 from chat.echo import EchoModel
 from chat.engine import Engine, Timing
 from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
 from chat.functions import load_tools
 from chat.generation import CrashRecovery, Policy
+from chat.memory import MemoryPolicy
 from chat.meter import NO_METER
 from chat.ports import ChatModel
 from chat.providers import ECHO, Target, placeholders
@@ -74,7 +76,7 @@ def model_of(settings: Settings) -> Router:
         logger.info("Model: echo, the built-in one. Set OPENAI_API_KEY, GROK_API_KEY or BASE_URL for a real one.")
     else:
         logger.info("Model: %s at %s", offered[0].id, offered[0].base_url)
-    if any(target.provider != ECHO for target in (*offered, *fallbacks)):
+    if any(target.provider != ECHO for target in (*offered, *fallbacks, *settings.memorisers)):
         import chat.model  # noqa: F401  # the SDK takes a second and 30 MB that echo does not need, and no request
 
     def connect(target: Target) -> ChatModel:
@@ -92,7 +94,7 @@ def model_of(settings: Settings) -> Router:
             placeholders=placeholders(target.base_url),
         )
 
-    return Router(offered, fallbacks, connect)
+    return Router(offered, fallbacks, connect, others=settings.memorisers, budgets=budgets_of(settings))
 
 
 class _Application(Starlette):
@@ -112,7 +114,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         logging.config.dictConfig(log_config(settings.log_level))
-        router = app.state.router = model_of(settings) if model is None else Router.alone(model)
+        router = app.state.router = model_of(settings) if model is None else Router.alone(model, budgets_of(settings))
         router.connect()
         store = SqliteStore(settings.database, lease=settings.lease_seconds)
         try:
@@ -123,6 +125,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
                     policy_of(settings, prompt=tools.prompt),
                     timing_of(settings),
                     tools,
+                    memory=memory_of(settings),
                     prices=prices_of(settings),
                     meter=metrics or NO_METER,
                     tracer=tracer,
@@ -170,6 +173,7 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
         pulse=pulse,
         metrics=metrics,
         templates=settings.templates,
+        titles=settings.titles,
     )
     return app
 
@@ -200,11 +204,19 @@ def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
         steps=settings.max_steps,
         run_seconds=settings.run_seconds,
         run_tokens=settings.max_run_tokens,
-        context_tokens=settings.context_tokens,
+        budgets=budgets_of(settings),
         retries=settings.model_retries,
         answer_limit=settings.max_answer_chars,
         crash_recovery=CrashRecovery(settings.crash_recovery),
     )
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    return Budgets(settings.context_tokens, settings.context_table, tuple(target.id for target in settings.fallbacks))
+
+
+def memory_of(settings: Settings) -> MemoryPolicy:
+    return MemoryPolicy(settings.summaries, settings.titles, settings.summary_model, settings.title_model)
 
 
 def timing_of(settings: Settings) -> Timing:
@@ -240,7 +252,7 @@ def tracer_of(settings: Settings) -> AbstractAsyncContextManager[Tracer]:
         headers.get_secret_value() if headers else "",
         service=settings.service_name,
         version=VERSION,
-        targets=[*settings.fallbacks, *settings.offered],
+        targets=[*settings.memorisers, *settings.fallbacks, *settings.offered],
     )
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,10 @@ HIGHEST_PRICE = 1_000_000
 """Dollars for a million tokens, a dollar each: what is more was given for one token, or in another currency."""
 
 
+MOST_TOKENS = 10**9
+"""Of a context: far above any model's, and yet a number of bytes that every store can count."""
+
+
 class ModelPrice(BaseModel):
     """Dollars for a million tokens. ``cached``: of input that the upstream had read before; else as all input."""
 
@@ -46,6 +50,8 @@ _HEADER = re.compile(r"[\w.!#$%&'*+|~^`-]+=[!#-+\--:<-\[\]-~ ]*", re.ASCII)
 """A name and a value without quotes, commas, semicolons and backslashes: https://www.w3.org/TR/baggage/."""
 
 _PRICES = TypeAdapter(dict[str, ModelPrice])
+
+_TOKENS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=MOST_TOKENS)]])
 
 
 class Settings(BaseSettings):
@@ -106,7 +112,12 @@ class Settings(BaseSettings):
     max_steps: int = Field(8, ge=1, le=100, description="How often the model is asked in one run that calls tools.")
     run_seconds: float = Field(600, gt=0, description="Seconds that a run may take in all, its tools included.")
     max_run_tokens: int = Field(1_000_000, ge=1, description="Tokens that a run may use in all, in and out.")
-    context_tokens: int = Field(16_000, ge=1, description="Budget of the history sent to the model.")
+    context_tokens: int = Field(16_000, ge=1, le=MOST_TOKENS, description="Budget of the history sent to the model.")
+    model_context_tokens: str | None = Field(None, description="The same of single models, in JSON: see Memory.")
+    summaries: bool = Field(default=True, description="Whether what does not fit is summarised for the model.")
+    summary_model: str | None = Field(None, description="Model that summarises; default the one that answered.")
+    titles: bool = Field(default=False, description="Whether sessions without a title are given one by a model.")
+    title_model: str | None = Field(None, description="Model that gives titles; default the one that answered.")
     max_message_chars: int = Field(100_000, ge=1, description="Longest message.")
     max_answer_chars: int = Field(1_000_000, ge=1, description="Longest answer; it is cut and marked as failed.")
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest request body.")
@@ -165,23 +176,25 @@ class Settings(BaseSettings):
     @field_validator("prices")
     @classmethod
     def _priced(cls, value: str | None) -> str | None:
-        try:
-            _PRICES.validate_json(value or "{}")
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            wrong = f"{where}: {first['msg']}" if where else first["msg"]
-            example = '{"gpt-4o-mini": {"input": 0.15, "cached": 0.075, "output": 0.6}}'
-            raise ValueError(f"{wrong}; use dollars for a million tokens, such as {example}") from None
-        return value
+        example = '{"gpt-4o-mini": {"input": 0.15, "cached": 0.075, "output": 0.6}}'
+        return _json(_PRICES, value, f"use dollars for a million tokens, such as {example}")
+
+    @field_validator("model_context_tokens")
+    @classmethod
+    def _budgeted(cls, value: str | None) -> str | None:
+        return _json(_TOKENS, value, 'use whole numbers of tokens, such as {"gpt-4o-mini": 100000}')
 
     @property
     def price_table(self) -> Mapping[str, ModelPrice]:
         return _PRICES.validate_json(self.prices or "{}")
 
+    @property
+    def context_table(self) -> Mapping[str, int]:
+        return _TOKENS.validate_json(self.model_context_tokens or "{}")
+
     @model_validator(mode="after")
     def _models_have_keys(self) -> Self:
-        for name in ("default_model", "offered", "fallbacks"):
+        for name in ("default_model", "offered", "fallbacks", "memorisers"):
             getattr(self, name)
         return self
 
@@ -201,9 +214,17 @@ class Settings(BaseSettings):
         """The models that are asked in turn when one fails."""
         return self._found(self.fallback_models)
 
+    @property
+    def memorisers(self) -> list[Target]:
+        """The models that are named for summaries and titles."""
+        return self._targets([name for name in (self.summary_model, self.title_model) if name is not None])
+
     def _found(self, names: str | None) -> list[Target]:
+        return self._targets(_split(names))
+
+    def _targets(self, names: list[str]) -> list[Target]:
         default, directory = self.default_model, self._directory()
-        return [default if name == default.id else directory.find(name) for name in _split(names)]
+        return [default if name == default.id else directory.find(name) for name in names]
 
     def _directory(self) -> Directory:
         variables = {variable for preset in PRESETS.values() for variable in preset.variables}
@@ -279,6 +300,18 @@ class Settings(BaseSettings):
 def _split(names: str | None) -> list[str]:
     """What stands between the commas, each once."""
     return list(dict.fromkeys([name.strip() for name in (names or "").split(",") if name.strip()]))
+
+
+def _json(kind: TypeAdapter[Any], value: str | None, use: str) -> str | None:
+    """The value, if it is JSON of this kind; else ValueError says where it is not, and what to write."""
+    try:
+        kind.validate_json(value or "{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        wrong = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"{wrong}; {use}") from None
+    return value
 
 
 def load_settings(arguments: list[str] | None = None) -> Settings:

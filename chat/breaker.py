@@ -42,8 +42,8 @@ class CircuitBreaker:
     def closed(self) -> bool:
         return self._trial_at is None
 
-    def admit(self) -> "Attempt":
-        """A request that may be sent; it has to be told how it went.
+    def admit(self, *, trial: bool = True) -> "Attempt":
+        """A request that may be sent; it has to be told how it went. ``trial``: it may be the one that decides.
 
         Raises:
             ModelError: as the last failure was, with the seconds until the next trial.
@@ -51,7 +51,7 @@ class CircuitBreaker:
         if self._trial_at is None:
             return Attempt(self, self.turn)
         wait = self._trial_at - self._clock()
-        if wait > 0 or self._trial is not None:
+        if wait > 0 or self._trial is not None or not trial:
             assert self._last is not None
             code, message = self._last.code, self._last.message
             raise ModelError(code, message, retryable=True, transient=True, retry_after=max(wait, TRIAL_WAIT))

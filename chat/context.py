@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import dropwhile
 
 from chat.ports import Store
+from chat.room import fitted, size_of, turns_within
 from chat.runs import Run
 from chat.sessions import Summary, Turn
+from chat.terms import Terms
 from chat.usage import BYTES_PER_TOKEN
-
-MESSAGE_OVERHEAD = 16
-"""Bytes that a message costs besides its text: its role and the separators of a chat template, about 4 tokens."""
 
 SUMMARY_BYTES = 4_000
 """The longest summary that is sent along, some 600 words; where the window is small, a quarter of that."""
@@ -53,13 +51,13 @@ class Context:
         self._budgets = budgets
         self._system_prompt = system_prompt
 
-    async def messages(self, run: Run) -> Sequence[Turn]:
-        prompts = (self._system_prompt, (await self._store.terms(run.id)).instructions)
-        system = [Turn("system", prompt) for prompt in prompts if prompt]
+    async def messages(self, run: Run, terms: Terms) -> Sequence[Turn]:
+        system = [Turn("system", prompt) for prompt in (self._system_prompt, terms.instructions) if prompt]
         room = self._budgets.room(run.model)
-        branch = await self._store.branch(run.message_id, max(room - sum(map(size_of, system)), 0))
+        left = max(room - sum(map(size_of, system)), 0)
+        branch = await self._store.branch(run.message_id, left)
         told = [] if branch.summary is None else [told_of(branch.summary, room)]
-        return fitted([*system, *told, *branch.turns], room)
+        return fitted([*system, *told, *turns_within(branch.turns, left)], room)
 
 
 def summary_limit(room: int) -> int:
@@ -70,30 +68,6 @@ def summary_limit(room: int) -> int:
 def told_of(summary: Summary, room: int) -> Turn:
     text = shortened(summary.text, summary_limit(room)).replace("</summary>", "")
     return Turn("system", TOLD.format(text))
-
-
-def fitted(messages: Sequence[Turn], room: int) -> Sequence[Turn]:
-    """The messages without the oldest that have no room; what the system says stays, and so does the last one."""
-    history = list(dropwhile(lambda turn: turn.role == "system", messages))
-    system = messages[: len(messages) - len(history)]
-    room -= sum(map(size_of, system))
-    kept = 0
-    for turn in reversed(history):
-        room -= size_of(turn)
-        if kept and room < 0:
-            break
-        kept += 1
-    start = len(history) - kept
-    while start < len(history) and history[start].role == "assistant":  # cut in the middle: no question before it
-        start += 1
-    return [*system, *history[start:]]
-
-
-def size_of(turn: Turn) -> int:
-    """Bytes, as the stores count them for a branch; at most that, because they keep the calls as JSON."""
-    calls = [text or "" for step in turn.steps for call in step.calls for text in (call.arguments, call.result)]
-    overhead = 0 if turn.role == "system" else MESSAGE_OVERHEAD
-    return overhead + sum([len(text.encode()) for text in (turn.content, *calls)])
 
 
 def shortened(text: str, limit: int) -> str:

@@ -5,21 +5,22 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chat.approvals import Approvals
 from chat.commands import NewRetry, NewRun, Started
-from chat.errors import ChatError
-from chat.events import RunCancelled
+from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
+from chat.events import RunCancelled, RunCompleted, Terminal
 from chat.following import Follower, Push
 from chat.generation import Generation, Policy
 from chat.journal import WINDOW, Journal
 from chat.live import LiveRuns
+from chat.memory import ANSWER_LIMIT, RUN_SECONDS, TAKEOVERS, Memory, MemoryPolicy
 from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Store
 from chat.runner import Runner
-from chat.runs import Run, RunStatus
+from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Turn
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import NO_TRACER, Tracer
@@ -56,6 +57,7 @@ class Engine:
         timing: Timing,
         tools: Toolbox = NO_TOOLS,
         *,
+        memory: MemoryPolicy | None = None,
         prices: Prices | None = None,
         meter: Meter = NO_METER,
         tracer: Tracer = NO_TRACER,
@@ -68,8 +70,19 @@ class Engine:
         self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)
         self._approvals = Approvals(store)
-        generation = Generation(store, self._journal, model, policy, tools, self._approvals, meter)
-        self._runner = Runner(store, self._journal, self._live, generation, prices=prices, meter=meter, tracer=tracer)
+        self._memory = Memory(store, memory or MemoryPolicy(), policy.budgets, policy.system_prompt)
+        answers = Generation(store, self._journal, model, policy, tools, self._approvals, meter)
+        memories = Generation(store, self._journal, model, _beside(policy), meter=meter, messages=self._memory.messages)
+        self._runner = Runner(
+            store,
+            self._journal,
+            self._live,
+            {RunKind.ANSWER: answers, RunKind.SUMMARY: memories, RunKind.TITLE: memories},
+            on_end=self._run_ended,
+            prices=prices,
+            meter=meter,
+            tracer=tracer,
+        )
         self._upkeep = Upkeep(
             store,
             self._journal,
@@ -192,7 +205,7 @@ class Engine:
 
     async def delete_session(self, session_id: str) -> bool:
         """Cancel what the session is doing, then delete it; False if there is none."""
-        while (run := await self.store.active_run(session_id)) is not None:
+        while (run := await self.store.active_run(session_id, beside=True)) is not None:
             if (await self.cancel(run.id, "session_deleted")).status.active:
                 break  # its owner does not answer, and will find the run gone
         return await self.store.delete_session(session_id)
@@ -218,6 +231,19 @@ class Engine:
             self._spawn(self._interrupt(started.interrupts))
         return started
 
+    def _run_ended(self, run: Run, terminal: Terminal) -> None:
+        if run.kind is RunKind.ANSWER and isinstance(terminal, RunCompleted) and not self.draining:
+            self._spawn(self._remember(run))
+
+    async def _remember(self, answer: Run) -> None:
+        """Start what the session's memory is in need of."""
+        try:
+            for new in await self._memory.due(answer):
+                if (run := await self.store.start_side_run(new)) is not None:
+                    self._runner.launch(run)
+        except (StoreUnavailableError, StoreCorruptError) as error:  # the next answer asks again
+            logger.warning("no memory of this answer: %s", error.code, extra={"run_id": answer.id})
+
     async def _interrupt(self, run_id: str) -> None:
         try:
             await self.cancel(run_id, "interrupted_by_next_message")
@@ -234,3 +260,15 @@ class Engine:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+def _beside(policy: Policy) -> Policy:
+    """For runs that nobody waits for. They are not repeated: when the next answer has ended they are due again."""
+    return replace(
+        policy,
+        retries=0,
+        steps=1,
+        answer_limit=ANSWER_LIMIT,
+        run_seconds=min(policy.run_seconds, RUN_SECONDS),
+        takeovers=TAKEOVERS,
+    )

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
+from typing import TypeAlias
 
 from chat.approvals import Approvals
+from chat.context import Budgets, Context
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
@@ -31,7 +33,7 @@ from chat.journal import Journal
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
 from chat.ports import ChatModel, Finished, ModelRequest, Store
-from chat.room import beginning_with_a_question, fitted
+from chat.room import fitted_request
 from chat.runs import Run
 from chat.sessions import Turn
 from chat.spending import tokens_of, total_of
@@ -39,7 +41,7 @@ from chat.steps import Call, Stage, Step, open_calls, steps_of
 from chat.terms import Terms
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import StepSpan
-from chat.usage import BYTES_PER_TOKEN, tokens_in
+from chat.usage import tokens_in
 
 LOST = "Nobody knows what came of this call: the process died while it ran. It may have taken effect."
 """What the model is told of a call that a crash left without an answer. It is not made again."""
@@ -56,6 +58,9 @@ _CUT = {Stage.WRITTEN: NOT_MADE, Stage.DENIED: DENIED, Stage.MADE: LOST}
 FIRST_BACKOFF = 0.5
 """Seconds before the first repeat of a request; each further one waits twice as long, less a random part."""
 
+Messages: TypeAlias = Callable[[Run, Terms], Awaitable[Sequence[Turn]]]
+"""What a run asks the model; the same whenever it is asked, until the run has ended."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,8 +75,8 @@ class CrashRecovery(StrEnum):
 class Policy:
     """The limits of a run.
 
-    ``context_tokens``: budget of what is sent along, :mod:`chat.room` says how. ``retries``: repeats of a request of
-    which nothing was shown. ``longest_wait``: seconds; for an upstream that asks for more, the run fails at once.
+    ``budgets``: of what is sent along, :mod:`chat.room` says how. ``retries``: repeats of a request of which nothing
+    was shown. ``longest_wait``: seconds; for an upstream that asks for more, the run fails at once.
     ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
     that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
     in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
@@ -79,7 +84,7 @@ class Policy:
     """
 
     system_prompt: str | None = None
-    context_tokens: int = 16_000
+    budgets: Budgets = field(default_factory=Budgets)
     retries: int = 2
     longest_wait: float = 10.0
     answer_limit: int = 1_000_000
@@ -126,7 +131,10 @@ class _Heard:
 
 
 class Generation:
-    """Generates answers: reads the model into the journal, runs the tools it calls. Knows nothing of who follows."""
+    """Generates answers: reads the model into the journal, runs the tools it calls. Knows nothing of who follows.
+
+    ``messages`` says what the model is asked: by default to answer the run's message.
+    """
 
     def __init__(
         self,
@@ -137,6 +145,7 @@ class Generation:
         tools: Toolbox = NO_TOOLS,
         approvals: Approvals | None = None,
         meter: Meter = NO_METER,
+        messages: Messages | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -145,6 +154,7 @@ class Generation:
         self._tools = tools
         self._approvals = approvals or Approvals(store)
         self._meter = meter
+        self._messages = messages or Context(store, policy.budgets, policy.system_prompt).messages
 
     def resume(self, live: LiveRun) -> bool:
         """Make a run that was taken over ready to go on; False if it has to be interrupted instead.
@@ -200,7 +210,7 @@ class Generation:
             request = replace(request, steps=[*before, replace(last, calls=answered)])
         while len(request.steps) < self._policy.steps:
             with live.span.step(len(request.steps) + 1) as span:
-                sent = fitted(request, self._policy.context_tokens * BYTES_PER_TOKEN)
+                sent = fitted_request(request, self._policy.budgets.room(live.run.model))
                 heard = await self._step(live, sent, span)
                 assert heard.finished is not None
                 live.spending.end(heard.finished.usage, live.said)
@@ -275,15 +285,9 @@ class Generation:
             speaker=selected[-1] if selected else "",
             taken={event.call_id for event in live.events if isinstance(event, ToolStarted)},
             options=terms.options,
+            kind=run.kind,
         )
         return request, theirs
-
-    async def _messages(self, run: Run, terms: Terms) -> Sequence[Turn]:
-        policy = self._policy
-        prompts = (policy.system_prompt, terms.instructions)
-        system = [Turn("system", prompt) for prompt in prompts if prompt]
-        budget = policy.context_tokens * BYTES_PER_TOKEN - sum(len(turn.content.encode()) for turn in system)
-        return [*system, *beginning_with_a_question(await self._store.history(run.message_id, max(budget, 0)))]
 
     async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
         heard = _Heard()

@@ -23,6 +23,7 @@ from chat.events import (
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
 from chat.ports import Append, Settlement, Store
+from chat.runs import RunKind
 from chat.steps import steps_of
 
 WINDOW = 0.005
@@ -191,7 +192,8 @@ class Journal:
             self._meter.committed(sum([len(append.events) for append in batch]), now - began)
             for append in batch:
                 live = taken[append.run.id]
-                if append.first_seq == 1 and any(isinstance(event, SPEECH) for event in append.events):
+                first = append.first_seq == 1 and live.run.kind is RunKind.ANSWER  # nobody waits for any other
+                if first and any(isinstance(event, SPEECH) for event in append.events):
                     self._meter.first_token(now - live.began)
                 self._show(live, append, lost=append.run.id in committed.lost)
             if committed.waiting:

@@ -14,6 +14,7 @@ from chat.ids import new_id
 from chat.ports import Recollection, Store, Tries
 from chat.runs import Run, RunKind
 from chat.sessions import Branch, Piece, Turn
+from chat.terms import Terms
 
 FOLD_ABOVE = 0.75
 """Part of the window that the history may fill before some of it is folded into the summary. Not all of it: the next
@@ -113,7 +114,7 @@ class Memory:
         found = [self._summary(answer, known), self._title(answer, known)]
         return [new for new in found if new is not None]
 
-    async def messages(self, run: Run) -> Sequence[Turn]:
+    async def messages(self, run: Run, _terms: Terms) -> Sequence[Turn]:
         """What a run that this has found due asks the model."""
         return await self._asked[run.kind](run)
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 
 from chat.ports import ModelRequest
 from chat.sessions import Turn
 from chat.steps import Call, Step
+
+MESSAGE_OVERHEAD = 16
+"""Bytes that a message costs besides its text: its role and the separators of a chat template, about 4 tokens."""
 
 RUN_SHARE = 2
 """One part in so many of the context is for what tools have answered in the run; the others keep the conversation."""
@@ -14,24 +18,34 @@ TURN_SHARE = 4
 """The same for the calls of one earlier turn: else a single long answer would push all before it out."""
 
 
-def fitted(request: ModelRequest, budget: int) -> ModelRequest:
-    """The request within ``budget`` UTF-8 bytes: what tools have answered is cut, then the oldest turns are left out.
+def fitted_request(request: ModelRequest, room: int) -> ModelRequest:
+    """The request within ``room`` UTF-8 bytes: what tools have answered is cut, then the oldest turns are left out.
 
-    The system's messages, the user's last one and what the model has said in this run are sent whatever they take.
+    The system's messages, the last one and what the model has said in this run are sent whatever they take.
     """
-    if not request.steps:
-        return request  # the store has seen to the history
-    steps = shortened(request.steps, budget // RUN_SHARE)
-    room = budget - sum(_bytes(step.text) for step in steps) - _bytes_of(steps)
-    system = [turn for turn in request.messages if turn.role == "system"]
-    history = [turn for turn in request.messages if turn.role != "system"]
-    sizes = [_bytes(turn.content) + _bytes_of(turn.steps) for turn in history]
-    room -= sum(_bytes(turn.content) for turn in system) + sum(sizes)
-    first = 0
-    while room < 0 and first < len(history) - 1:
-        room += sizes[first]
-        first += 1
-    return replace(request, messages=[*system, *beginning_with_a_question(history[first:])], steps=steps)
+    steps = shortened(request.steps, room // RUN_SHARE)
+    room -= sum(_bytes(step.text) for step in steps) + _bytes_of(steps)
+    return replace(request, messages=fitted(request.messages, room), steps=steps)
+
+
+def fitted(messages: Sequence[Turn], room: int) -> Sequence[Turn]:
+    """The messages without the oldest that have no room; what the system says stays, and so does the last one."""
+    history = list(dropwhile(lambda turn: turn.role == "system", messages))
+    system = messages[: len(messages) - len(history)]
+    room -= sum(map(size_of, system))
+    kept = 0
+    for turn in reversed(history):
+        room -= size_of(turn)
+        if kept and room < 0:
+            break
+        kept += 1
+    return [*system, *beginning_with_a_question(history[len(history) - kept :])]
+
+
+def size_of(turn: Turn) -> int:
+    """Bytes, as the stores count them for a branch; at most that, because they keep the calls as JSON."""
+    overhead = 0 if turn.role == "system" else MESSAGE_OVERHEAD
+    return overhead + _bytes(turn.content) + _bytes_of(turn.steps)
 
 
 def beginning_with_a_question(history: Sequence[Turn]) -> Sequence[Turn]:

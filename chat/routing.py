@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from chat.breaker import Attempt, CircuitBreaker
+from chat.context import Budgets
 from chat.errors import ModelError
 from chat.events import ModelSelected, Reason
 from chat.ports import ChatModel, ModelRequest, Part, Reads
 from chat.providers import Target
+from chat.room import fitted_request
+from chat.runs import RunKind
 
 Connect = Callable[[Target], ChatModel]
 """Makes the client of a target's provider, which serves all its models."""
@@ -23,18 +26,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that clients may ask for. ``available``: its provider's breaker is not open."""
+    """A model that clients may ask for. ``available``: its provider's breaker is not open.
+
+    ``context_tokens`` is how much of a conversation it is sent.
+    """
 
     id: str
     provider: str
     default: bool
     available: bool
+    context_tokens: int
 
 
 class Router:
     """Asks the model that a request names, and those of the chain behind it while nothing was shown.
 
-    ``offered`` are those that clients may choose, the default first; ``fallbacks`` are tried in their order. A
+    ``offered`` are those that clients may choose, the default first; ``fallbacks`` are tried in their order; ``others``
+    are asked only where a request names them. Each gets as much of the conversation as its budget says. A
     request that names a model which is in neither, because the settings have changed since, goes to the default.
     Each provider has one client, made on first use if not by :meth:`connect`, and one circuit breaker.
     """
@@ -45,11 +53,15 @@ class Router:
         fallbacks: Sequence[Target],
         connect: Connect,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        others: Sequence[Target] = (),
+        budgets: Budgets | None = None,
     ) -> None:
         self.name = offered[0].id
         self._offered = {target.id: target for target in offered}
         self._fallbacks = fallbacks
-        self._known: Mapping[str, Target] = {target.id: target for target in (*fallbacks, *offered)}
+        self._known: Mapping[str, Target] = {target.id: target for target in (*others, *fallbacks, *offered)}
+        self._budgets = budgets or Budgets()
         self._connect = connect
         self._clients: dict[str, ChatModel] = {}
         self._breakers = {
@@ -57,9 +69,9 @@ class Router:
         }
 
     @classmethod
-    def alone(cls, model: ChatModel) -> "Router":
+    def alone(cls, model: ChatModel, budgets: Budgets | None = None) -> "Router":
         """For a single model that is there already."""
-        return cls([Target(model.name, model.name, model.name)], [], lambda _: model)
+        return cls([Target(model.name, model.name, model.name)], [], lambda _: model, budgets=budgets)
 
     def connect(self) -> None:
         """Make the default's client before it is needed: that takes some 50 ms, in which no stream gets a token."""
@@ -67,7 +79,13 @@ class Router:
 
     def choices(self) -> Sequence[Choice]:
         return [
-            Choice(target.id, target.provider, target.id == self.name, self._breakers[target.provider].closed)
+            Choice(
+                target.id,
+                target.provider,
+                target.id == self.name,
+                self._breakers[target.provider].closed,
+                self._budgets.tokens(target.id),
+            )
             for target in self._offered.values()
         ]
 
@@ -99,11 +117,14 @@ class Router:
             if target.id != first.id:
                 yield target, "fallback"
 
-    def admit(self, target: Target) -> Attempt:
+    def admit(self, target: Target, request: ModelRequest) -> Attempt:
         """Raises ModelError while the provider's breaker is open."""
-        return self._breakers[target.provider].admit()
+        return self._breakers[target.provider].admit(trial=request.kind is RunKind.ANSWER)
 
     def ask(self, target: Target, request: ModelRequest) -> Reads:
+        room = self._budgets.room(target.id)
+        if room < self._budgets.room(request.model or self.name):  # it stands in for a model that sees more
+            request = fitted_request(request, room)
         return self._client(target).stream(replace(request, model=target.name))
 
     def _client(self, target: Target) -> ChatModel:
@@ -161,16 +182,16 @@ class _Stream:
         raise failure
 
     async def _open(self, target: Target) -> Sequence[Part]:
-        attempt = self._router.admit(target)
+        attempt = self._router.admit(target, self._request)
         try:
             self._reads = self._router.ask(target, self._request)
             parts = await anext(self._reads)
         except ModelError as error:
             # Whoever refuses is alive. https://learn.microsoft.com/azure/architecture/patterns/circuit-breaker
-            if error.transient:
-                attempt.failed(error)
-            else:
+            if not error.transient:
                 attempt.succeeded()
+            elif self._request.kind is RunKind.ANSWER:  # nothing that is made beside the answers may cost one
+                attempt.failed(error)
             raise
         else:
             attempt.succeeded()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
@@ -15,7 +15,7 @@ from chat.journal import Journal
 from chat.live import LiveRun, LiveRuns
 from chat.meter import NO_METER, Meter
 from chat.ports import Store
-from chat.runs import STATUS_OF, Run
+from chat.runs import STATUS_OF, Run, RunKind
 from chat.spending import total_of
 from chat.tracing import NO_TRACER, RunSpan, Tracer
 from chat.usage import Prices, priced
@@ -51,15 +51,19 @@ class _Job:
 
 
 class Runner:
-    """Launches runs, stops them, and settles each exactly once."""
+    """Launches runs, stops them, and settles each exactly once.
+
+    ``on_end`` is called when the end of a run is stored that this process has generated.
+    """
 
     def __init__(
         self,
         store: Store,
         journal: Journal,
         live: LiveRuns,
-        generation: Generation,
+        generations: Mapping[RunKind, Generation],
         *,
+        on_end: Callable[[Run, Terminal], object],
         prices: Prices | None = None,
         meter: Meter = NO_METER,
         tracer: Tracer = NO_TRACER,
@@ -67,10 +71,11 @@ class Runner:
         self._store = store
         self._journal = journal
         self._live = live
-        self._generation = generation
+        self._generations = generations
         self._prices = prices or {}
         self._meter = meter
         self._tracer = tracer
+        self._on_end = on_end
         self._jobs: dict[str, _Job] = {}
         self._finishing = False
 
@@ -100,10 +105,11 @@ class Runner:
         return True
 
     async def finish(self, seconds: float) -> None:
-        """Let the running answers come to their end for so long, then hand the rest back."""
+        """Let the running answers come to their end for so long, then hand the rest back: nobody waits for it."""
         self._finishing = True
-        if self._jobs:
-            await asyncio.wait([job.generating for job in self._jobs.values()], timeout=seconds)
+        answering = [job.generating for job in self._jobs.values() if job.live.run.kind is RunKind.ANSWER]
+        if answering:
+            await asyncio.wait(answering, timeout=seconds)
         for job in self._jobs.values():
             job.generating.cancel()
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
@@ -139,11 +145,12 @@ class Runner:
         return await generate(live)
 
     async def _generate(self, live: LiveRun) -> Terminal | None:
+        generation = self._generations[live.run.kind]
         if live.run.epoch > 1:
             await self._live.load(live)
-            if not self._generation.resume(live):
+            if not generation.resume(live):
                 return _CRASHED
-        return await self._generation.generate(live)
+        return await generation.generate(live)
 
     async def _see_through(self, job: _Job) -> None:
         ended: Terminal | None = None
@@ -155,6 +162,7 @@ class Runner:
                 await self._give_away(job.live)
             elif terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
                 logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
+                self._on_end(job.live.run, ended)
         finally:
             job.generating.cancel()
             job.span.end(ended)
@@ -197,7 +205,7 @@ class Runner:
             try:
                 if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
                     await self._live.load(live)
-                await self._generation.recover_usage(live)
+                await self._generations[live.run.kind].recover_usage(live)
                 shares = live.spending.shares(live.said)
                 live.shares, usage = priced(shares, self._prices), total_of(shares)
                 ended = replace(terminal, usage=usage)

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.errors import ChatError
 from chat.events import RunFailed
-from chat.runs import Cursor, Run
+from chat.runs import Cursor, Run, RunKind
 from chat.sessions import Turn
 from handlers.bodies import IdempotencyKey, Reply, checked
 from handlers.context import engine_of
@@ -102,8 +102,8 @@ async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) ->
     if isinstance(new, NewRetry):
         same = run.message_id == (await engine.run(new.run_id)).message_id
     else:
-        said = await engine.store.turn(run.message_id)
-        same = said is not None and said.content == new.turns[-1].content  # none, if it was just deleted
+        said = await engine.store.turn(run.message_id)  # nothing, if it was just deleted
+        same = run.kind is RunKind.ANSWER and said is not None and said.content == new.turns[-1].content
     if not same:
         raise ChatError("cursor_mismatch", "Last-Event-ID belongs to the answer to another message.")
     return Started(run, created=False, replayed=True)

@@ -20,7 +20,7 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 class Service:
     """What the handlers know of the process they run in. ``message_limit`` is in characters.
 
-    ``metrics`` is None where they are switched off.
+    ``metrics`` is None where they are switched off. ``titles``: a model gives sessions their titles.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Service:
     pulse: Pulse
     metrics: Metrics | None = None
     templates: Mapping[str, Template] = field(default_factory=dict)
+    titles: bool = False
 
 
 def engine_of(request: Request) -> Engine:

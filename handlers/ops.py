@@ -25,6 +25,7 @@ async def root(request: Request) -> Response:
         "status": "ok",
         "service": service.name,
         "version": service.version,
+        "titles": service.titles,
         "endpoints": endpoints,
     }
     return JSONResponse(view)

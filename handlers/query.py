@@ -6,6 +6,7 @@ from starlette.responses import Response
 from chat.commands import NewRun, Started
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
+from chat.memory import title_of
 from chat.runs import Run, RunStatus
 from chat.sessions import NewSession, Turn
 from handlers.answers import answer, claim_of, replayed
@@ -31,7 +32,7 @@ async def _question(request: Request) -> NewRun | Started:
         return before
     return NewRun(
         id=new_id("run"),
-        session=NewSession(new_id("ses"), anonymous_user()),
+        session=NewSession(new_id("ses"), anonymous_user(), title_of(body.prompt) or None),  # worth no model's time
         user_id=None,
         turns=within_limit(request, [Turn("user", body.prompt)]),
         model=chosen_model(request, body.model),

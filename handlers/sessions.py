@@ -23,7 +23,15 @@ from handlers.context import engine_of
 from handlers.formats import FORMATS
 from handlers.streams import cursor_of, follow, nothing_more
 from handlers.templates import named_prompt
-from handlers.views import MessagesView, SessionsView, SessionWithRunView, message_view, run_view, session_view
+from handlers.views import (
+    MessagesView,
+    SessionsView,
+    SessionWithRunView,
+    message_view,
+    run_view,
+    session_view,
+    summary_view,
+)
 
 
 async def create_session(request: Request) -> Response:
@@ -50,9 +58,14 @@ async def list_sessions(request: Request) -> Response:
 
 
 async def get_session(request: Request) -> Response:
-    session = await _session(request)
-    active = await engine_of(request).store.active_run(session.id)
-    view: SessionWithRunView = {**session_view(session), "active_run": run_view(active) if active else None}
+    session, store = await _session(request), engine_of(request).store
+    active = await store.active_run(session.id)
+    summary = await store.summary(session.leaf_id) if session.leaf_id else None
+    view: SessionWithRunView = {
+        **session_view(session),
+        "active_run": run_view(active) if active else None,
+        "summary": summary_view(summary) if summary else None,
+    }
     return JSONResponse(view)
 
 

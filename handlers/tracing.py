@@ -101,7 +101,8 @@ class _RunSpan:
             "group_id": run.user_id,  # what groups all sessions of a user
             "run_id": run.id,
         }
-        about = {"gen_ai.operation.name": "invoke_agent", **tracer.asked(run.model), **self._common}
+        operation = {"gen_ai.operation.name": "invoke_agent", "run_kind": run.kind.value}
+        about = {**operation, **tracer.asked(run.model), **self._common}
         parent = _W3C.extract(json.loads(run.trace)) if run.trace else None
         self._span = tracer.start("invoke_agent", about, parent, SpanKind.INTERNAL)
 

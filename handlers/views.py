@@ -8,8 +8,8 @@ from typing_extensions import TypedDict  # typing's own cannot be described befo
 
 from chat.events import RunCompleted, RunFailed, name_of
 from chat.routing import Choice
-from chat.runs import Run, RunStatus
-from chat.sessions import Message, Role, Session
+from chat.runs import Run, RunKind, RunStatus
+from chat.sessions import Message, Role, Session, Summary
 from chat.usage import UsageBy, UsageSum
 
 Timestamp: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -29,6 +29,7 @@ class ServiceView(TypedDict):
     status: Literal["ok"]
     service: str
     version: str
+    titles: Annotated[bool, Field(description="Whether a model gives a title to sessions that have none.")]
     endpoints: Annotated[dict[str, list[str]], Field(description="The paths, and the methods that each takes.")]
 
 
@@ -39,6 +40,7 @@ class ModelView(TypedDict):
     provider: str
     default: Annotated[bool, Field(description="Answers where no model is named.")]
     available: Annotated[bool, Field(description="False while its provider is not asked, because it keeps failing.")]
+    context_tokens: Annotated[int, Field(description="How much of a conversation it is sent.")]
 
 
 class ModelsView(TypedDict):
@@ -98,13 +100,16 @@ class WaitingCallView(TypedDict):
 
 
 class RunView(TypedDict):
-    """One durable generation of an answer."""
+    """One durable generation, of an answer or of what its session keeps besides."""
 
     run_id: str
+    kind: Annotated[RunKind, Field(description="What it is for. All but answers are no part of the conversation.")]
     session_id: str
     user_id: str
-    message_id: Annotated[str, Field(description="The message that is answered.")]
-    answer_id: Annotated[str, Field(description="The message that the answer becomes; stored when the run has ended.")]
+    message_id: Annotated[str, Field(description="The message that is answered, or the last one that is read.")]
+    answer_id: Annotated[
+        str | None, Field(description="The message that an answer becomes; stored when the run has ended.")
+    ]
     status: RunStatus
     model: str
     events_url: Annotated[str, Field(description="Where the run is followed.")]
@@ -125,7 +130,7 @@ class StartedView(TypedDict):
     run_id: str
     session_id: str
     message_id: str
-    answer_id: str
+    answer_id: str | None
     model: str
     status: RunStatus
 
@@ -156,8 +161,19 @@ class SessionView(TypedDict):
     variables: Annotated[dict[str, object], Field(description="What that template is filled in with.")]
 
 
+class SummaryView(TypedDict):
+    """What a model has made of the beginning of a conversation, for the models that answer."""
+
+    text: str
+    up_to: Annotated[str, Field(description="The last message that it tells of.")]
+    run_id: Annotated[str, Field(description="The run that made it.")]
+    model: str
+    created_at: Timestamp
+
+
 class SessionWithRunView(SessionView):
     active_run: Annotated[RunView | None, Field(description="The run that is answering, or the first that waits.")]
+    summary: Annotated[SummaryView | None, Field(description="Of the branch that is spoken to, once it is long.")]
 
 
 class SessionsView(TypedDict):
@@ -233,10 +249,11 @@ def run_view(run: Run) -> RunView:
     ending = run.terminal
     return {
         "run_id": run.id,
+        "kind": run.kind,
         "session_id": run.session_id,
         "user_id": run.user_id,
         "message_id": run.message_id,
-        "answer_id": run.answer_id,
+        "answer_id": run.answer_id or None,
         "status": run.status,
         "model": run.model,
         "events_url": events_url(run.id),
@@ -256,6 +273,7 @@ def model_view(choice: Choice) -> ModelView:
         "provider": choice.provider,
         "default": choice.default,
         "available": choice.available,
+        "context_tokens": choice.context_tokens,
     }
 
 
@@ -312,6 +330,16 @@ def session_view(session: Session) -> SessionView:
         "updated_at": timestamp(session.updated_at),
         "template": session.template,
         "variables": dict(session.variables),
+    }
+
+
+def summary_view(summary: Summary) -> SummaryView:
+    return {
+        "text": summary.text,
+        "up_to": summary.up_to,
+        "run_id": summary.run_id,
+        "model": summary.model,
+        "created_at": timestamp(summary.created_at),
     }
 
 

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Collection
 
 from chat.commands import NewSideRun
-from chat.context import MESSAGE_OVERHEAD
 from chat.events import RunCompleted
 from chat.memory import MOST_DOUBLINGS, title_of
 from chat.ports import Recollection, Settlement, Tries
+from chat.room import MESSAGE_OVERHEAD
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Branch, Piece, Summary
 from store.sqlite_rows import now_ms, rows

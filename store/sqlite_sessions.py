@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chat.context import MESSAGE_OVERHEAD
 from chat.errors import ChatError
-from chat.room import TURN_SHARE, turns_within
+from chat.room import MESSAGE_OVERHEAD, TURN_SHARE, turns_within
 from chat.sessions import Message, NewSession, Page, Session, Turn
 from store.sqlite_rows import now_ms, page_below, rows
 from store.sqlite_tools import load_steps

@@ -22,6 +22,7 @@ from chat.events import Event, ModelSelected, ReasoningDelta, Terminal, TextDelt
 from chat.generation import Policy
 from chat.ids import new_id
 from chat.live import LiveRun
+from chat.memory import MemoryPolicy
 from chat.ports import Append, Batch, ChatModel, Committed, Finished, ModelRequest, Part
 from chat.sessions import NewSession, Turn
 from chat.tools import NO_TOOLS, Toolbox
@@ -151,10 +152,12 @@ async def engine_on(
     window: float = 0.0,
     tools: Toolbox = NO_TOOLS,
     tracer: Tracer = NO_TRACER,
+    memory: MemoryPolicy | None = None,
 ) -> AsyncIterator[Engine]:
     """One process: an engine on a store of its own."""
     async with opened(path, lease=lease) as store:
-        engine = Engine(store, model, policy or Policy(), Timing(window=window, lease=lease), tools, tracer=tracer)
+        timing = Timing(window=window, lease=lease)
+        engine = Engine(store, model, policy or Policy(), timing, tools, memory=memory, tracer=tracer)
         async with engine.running():
             yield engine
 

@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.context import MESSAGE_OVERHEAD, SUMMARY_BYTES, Budgets, fitted, shortened, size_of, summary_limit, told_of
+from chat.context import SUMMARY_BYTES, Budgets, shortened, summary_limit, told_of
+from chat.room import MESSAGE_OVERHEAD, fitted, size_of
 from chat.sessions import Role, Summary, Turn
 from chat.steps import Call, Step
 
@@ -42,7 +43,7 @@ def test_prompts_and_the_question_are_sent_whatever_the_budget() -> None:
 def test_calls_of_tools_count() -> None:
     step = Step("", [Call("call_1", "order", "{}", result="a" * 100), Call("call_2", "order", "{}", error="No")])
     turn = Turn("assistant", "Done.", [step])
-    assert size_of(turn) == MESSAGE_OVERHEAD + 5 + 2 + 100 + 2
+    assert size_of(turn) == MESSAGE_OVERHEAD + 5 + 2 + 100 + 2 + 2
     assert fitted([TURNS[0], turn, LAST], size_of(LAST) + 60) == [LAST]
 
 

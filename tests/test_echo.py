@@ -2,10 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat.context import SUMMARY_BYTES
 from chat.echo import EchoModel
 from chat.events import TextDelta
+from chat.memory import record_of
 from chat.ports import Finished, ModelRequest
-from chat.sessions import Turn
+from chat.runs import RunKind
+from chat.sessions import Branch, Summary, Turn
 
 
 async def echo(*turns: Turn, prefix: str = "") -> tuple[list[str], Finished]:
@@ -78,3 +81,35 @@ async def test_foreign_prefix_is_followed_by_the_whole_on_a_new_line() -> None:
 
 async def test_name_is_echo() -> None:
     assert EchoModel(0).name == "echo"
+
+
+# --- what is made beside the answers
+
+
+async def remembered(kind: RunKind, *turns: Turn, earlier: str | None = None) -> str:
+    summary = None if earlier is None else Summary(earlier, "msg_1", "run_1", "echo", 0)
+    record = record_of(Branch(summary, turns), 10_000, 100_000)
+    request = ModelRequest([Turn("system", "Do it."), Turn("user", record)], kind=kind)
+    parts = [part async for read in EchoModel(0).stream(request) for part in read]
+    return "".join(part.text for part in parts if isinstance(part, TextDelta))
+
+
+SAID = (Turn("user", "My name is Ann. \n" + "word " * 30), Turn("assistant", "Hello, Ann!"), Turn("user", "Bye"))
+
+
+async def test_title_is_the_first_words_of_the_first_message() -> None:
+    assert await remembered(RunKind.TITLE, *SAID) == "My name is Ann. word word"
+    assert await remembered(RunKind.TITLE, SAID[1]) == ""
+
+
+async def test_summary_is_the_first_words_of_the_users_messages_behind_the_earlier_one() -> None:
+    assert await remembered(RunKind.SUMMARY, *SAID) == "My name is Ann." + " word" * 12 + "\nBye"
+    assert await remembered(RunKind.SUMMARY, SAID[2], earlier="I like tea.\nYes.") == "I like tea.\nYes.\nBye"
+
+
+async def test_summary_does_not_grow_for_ever() -> None:
+    earlier = "\n".join(f"{number:04}" for number in range(800))  # as long as one may be
+    summary = await remembered(RunKind.SUMMARY, SAID[2], earlier=earlier)
+    assert len(summary) <= SUMMARY_BYTES
+    assert summary.startswith("0001\n")
+    assert summary.endswith("0799\nBye")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chat import generation
+from chat.context import Budgets
 from chat.engine import Engine
 from chat.errors import ChatError, ModelError
 from chat.events import Event, ModelSelected, ReasoningDelta, RunCompleted, RunFailed, Seam, TextDelta, completed
@@ -15,7 +16,7 @@ from chat.journal import Journal
 from chat.live import LiveRun
 from chat.ports import Finished
 from chat.runs import Run
-from chat.sessions import Turn
+from chat.sessions import Branch, Turn
 from chat.terms import NO_TERMS, Terms
 from tests.ledger import Ledger, running
 from tests.patience import soon
@@ -75,7 +76,7 @@ async def test_model_is_asked_with_prompts_and_history(file: Path) -> None:
 
 async def test_history_is_cut_to_what_the_prompts_leave_and_begins_with_a_question(file: Path) -> None:
     model = ScriptedModel(["a" * 400, STOP])
-    policy = Policy(system_prompt="p" * 400, context_tokens=525)  # 2,100 bytes
+    policy = Policy(system_prompt="p" * 400, budgets=Budgets(525))  # 2,100 bytes
     async with engine_on(file, model, policy) as engine:
         for n in range(5):
             await answer(engine, f"{n}" * 400)
@@ -86,7 +87,7 @@ async def test_history_is_cut_to_what_the_prompts_leave_and_begins_with_a_questi
 
 async def test_question_is_asked_however_small_the_budget(file: Path) -> None:
     model = ScriptedModel(["One", STOP])
-    async with engine_on(file, model, Policy(system_prompt="Be kind", context_tokens=1)) as engine:
+    async with engine_on(file, model, Policy(system_prompt="Be kind", budgets=Budgets(1))) as engine:
         await answer(engine, "First")
         await answer(engine, "Second")
     assert list(model.requests[-1].request.messages) == [Turn("system", "Be kind"), Turn("user", "Second")]
@@ -206,8 +207,8 @@ class Told(Ledger):
     async def terms(self, run_id: str) -> Terms:
         return NO_TERMS
 
-    async def history(self, message_id: str, budget: int) -> list[Turn]:
-        return [Turn("user", "Hello")]
+    async def branch(self, message_id: str, budget: int) -> Branch:
+        return Branch(None, [Turn("user", "Hello")])
 
 
 async def test_model_is_not_read_on_while_the_journal_is_full() -> None:

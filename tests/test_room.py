@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.ports import ModelRequest
-from chat.room import beginning_with_a_question, earlier, fitted, shortened
+from chat.room import beginning_with_a_question, earlier, fitted_request, shortened
 from chat.sessions import Turn
 from chat.steps import Call, Step
 
@@ -59,16 +59,15 @@ def test_short_answers_stay_whole_and_long_ones_become_equally_long() -> None:
 def test_oldest_turns_make_room_for_the_runs_steps() -> None:
     turns = [Turn("user", "a" * 30), Turn("assistant", "b" * 30), Turn("user", "c" * 30), Turn("assistant", "d" * 30)]
     messages = [Turn("system", "s" * 20), *turns, Turn("user", "now")]
-    alone = ModelRequest(messages)
-    assert fitted(alone, 0) is alone
 
     def kept(budget: int) -> str:
         request = ModelRequest(messages, steps=[Step("t" * 10, [Call("1", "f", "{}", "r" * 20)])])
-        return "".join(turn.content[0] for turn in fitted(request, budget).messages)
+        return "".join(turn.content[0] for turn in fitted_request(request, budget).messages)
 
-    assert kept(175) == "sabcdn"
-    assert kept(174) == "scdn"  # and no answer without its question
-    assert kept(114) == "sn"
+    assert kept(255) == "sabcdn"
+    assert kept(254) == "scdn"  # and no answer without its question
+    assert kept(163) == "scdn"
+    assert kept(162) == "sn"
     assert kept(0) == "sn"
 
 

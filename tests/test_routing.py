@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from chat.breaker import FAILURES, FIRST_PAUSE
+from chat.context import Budgets
 from chat.errors import ModelError
 from chat.events import ModelSelected, TextDelta
 from chat.ports import ModelRequest, Part
 from chat.providers import Target
 from chat.routing import Choice, Router
+from chat.runs import RunKind
 from chat.sessions import Turn
 from tests.asking import ask
 from tests.patience import soon
@@ -191,8 +193,8 @@ async def test_dead_provider_is_not_asked_until_its_pause_is_over() -> None:
     assert parts[0] == ModelSelected("b/model", "fallback", "upstream_unreachable")
     assert len(there.asked("a")) == FAILURES
     assert router.choices() == [
-        Choice("a/model", "a", default=True, available=False),
-        Choice("a/other", "a", default=False, available=False),
+        Choice("a/model", "a", default=True, available=False, context_tokens=16_000),
+        Choice("a/other", "a", default=False, available=False, context_tokens=16_000),
     ]
     there.models["a"].scripts = (HI,)
     there.now += FIRST_PAUSE
@@ -255,8 +257,72 @@ async def test_model_that_is_there_already_is_the_only_one() -> None:
     model = ScriptedModel(HI)
     router = Router.alone(model)
     assert router.name == "scripted"
-    assert router.choices() == [Choice("scripted", "scripted", default=True, available=True)]
+    assert router.choices() == [Choice("scripted", "scripted", default=True, available=True, context_tokens=16_000)]
     assert (router.offers("scripted"), router.offers("echo")) == (True, False)
     assert await ask(router, asking("scripted")) == (SAID, None)
     await router.close()
     assert model.closed
+
+
+# --- budgets, and what is made beside the answers
+
+SMALLER = Budgets(16_000, {"b/model": 25})
+"""B has 100 bytes."""
+
+LONG_TALK = [Turn("system", "Be kind"), Turn("user", "x" * 50), Turn("assistant", "y" * 50), Turn("user", "Well?")]
+
+
+def talked(there: Providers, provider: str) -> list[str]:
+    return [turn.content for turn in there.models[provider].requests[-1].request.messages]
+
+
+async def test_fallback_with_a_smaller_window_is_sent_what_fits_it() -> None:
+    there = Providers(a=[down()], b=HI)
+    router = Router([A], [B], there.connect, budgets=SMALLER)
+    await ask(router, ModelRequest(LONG_TALK, model="a/model"))
+    assert talked(there, "a") == [turn.content for turn in LONG_TALK]
+    assert talked(there, "b") == ["Be kind", "Well?"]
+
+
+async def test_fallback_with_a_larger_window_is_sent_the_same() -> None:
+    there = Providers(a=HI, b=[down()])
+    router = Router([B], [A], there.connect, budgets=SMALLER)
+    await ask(router, ModelRequest(LONG_TALK, model="b/model"))
+    assert talked(there, "a") == talked(there, "b") == [turn.content for turn in LONG_TALK]
+
+
+async def test_choices_tell_how_much_each_is_sent() -> None:
+    router = Router([A, B], [], Providers(a=HI).connect, budgets=SMALLER)
+    assert [choice.context_tokens for choice in router.choices()] == [16_000, 25]
+
+
+async def test_model_for_summaries_is_asked_and_not_offered() -> None:
+    there = Providers(a=HI, b=HI)
+    router = Router([A], [], there.connect, others=[B])
+    assert await ask(router, ModelRequest([], model="b/model", kind=RunKind.SUMMARY)) == (SAID, None)
+    assert there.asked("b") == ["b-model"]
+    assert not router.offers("b/model")
+
+
+async def test_summaries_that_fail_cost_no_answer() -> None:
+    there = Providers(a=[down()])
+    router = there.router(A)
+    for _ in range(FAILURES + 1):
+        _, error = await ask(router, ModelRequest([], model="a/model", kind=RunKind.SUMMARY))
+        assert error is not None
+    assert router.choices()[0].available
+    assert len(there.asked("a")) == FAILURES + 1
+
+
+async def test_summary_is_not_the_trial_that_decides_whether_a_provider_is_back() -> None:
+    there = Providers(a=[down()])
+    router = there.router(A)
+    for _ in range(FAILURES):
+        await ask(router)
+    there.now += FIRST_PAUSE
+    _, error = await ask(router, ModelRequest([], model="a/model", kind=RunKind.SUMMARY))
+    assert error is not None
+    assert error.code == "upstream_unreachable"
+    assert len(there.asked("a")) == FAILURES
+    there.models["a"].scripts = (HI,)
+    assert await ask(router) == (SAID, None)

@@ -168,7 +168,7 @@ async def test_run_whose_history_cannot_be_read_has_failed(
     async def gone(*_: object) -> None:
         raise StoreUnavailableError
 
-    monkeypatch.setattr(engine.store, "history", gone)
+    monkeypatch.setattr(engine.store, "branch", gone)
     run = await started(engine)
     [end] = await everything(engine, run.id)
     assert isinstance(end, RunFailed)

@@ -12,15 +12,17 @@ import uvicorn
 from starlette.applications import Starlette
 
 import server
+from chat.context import Budgets
 from chat.engine import Timing
 from chat.events import TextDelta
 from chat.generation import CrashRecovery, Policy
+from chat.memory import MemoryPolicy
 from chat.model import OpenAIModel
 from chat.ports import ModelRequest
 from chat.providers import ECHO
 from chat.routing import Choice
 from chat.usage import Price
-from server import model_of, policy_of, prices_of, timing_of, tools_of
+from server import budgets_of, memory_of, model_of, policy_of, prices_of, timing_of, tools_of
 from settings import Settings, load_settings
 from tests.asking import HELLO, ask
 from tests.serving import settings_in
@@ -138,6 +140,14 @@ def test_tools_bring_a_prompt_for_where_none_is_set() -> None:
         ("SEND_TIMEOUT", "inf"),
         ("REQUEST_TIMEOUT", "nan"),
         ("METRICS", "perhaps"),
+        ("MODEL_CONTEXT_TOKENS", "100000"),
+        ("MODEL_CONTEXT_TOKENS", '{"gpt": 0}'),
+        ("MODEL_CONTEXT_TOKENS", '{"gpt": 1.5}'),
+        ("MODEL_CONTEXT_TOKENS", '{"gpt": 1e18}'),
+        ("CONTEXT_TOKENS", "1000000000000000000"),
+        ("MODEL_CONTEXT_TOKENS", '{"gpt": {"input": 1}}'),
+        ("SUMMARIES", "perhaps"),
+        ("TITLES", "perhaps"),
         ("PRICES", "cheap"),
         ("PRICES", "[]"),
         ("PRICES", '{"gpt": 1}'),
@@ -167,6 +177,30 @@ def test_wrong_price_is_named_with_an_example_of_a_good_one() -> None:
     assert caught.value.code == (
         f"Wrong setting: PRICES: gpt.output: Field required; use dollars for a million tokens, such as {example}"
     )
+
+
+def test_wrong_budget_is_named_with_an_example_of_a_good_one() -> None:
+    os.environ["MODEL_CONTEXT_TOKENS"] = '{"gpt": "much"}'
+    with pytest.raises(
+        SystemExit, match=r"^Wrong setting: MODEL_CONTEXT_TOKENS: gpt: .*; use whole numbers of tokens,"
+    ):
+        load_settings([])
+
+
+def test_budgets_are_as_set(tmp_path: Path) -> None:
+    given = {"context_tokens": 1, "model_context_tokens": '{"gpt": 9}', "fallback_models": "echo"}
+    assert budgets_of(settings_in(tmp_path, **given)) == Budgets(1, {"gpt": 9}, ("echo",))
+    assert budgets_of(settings_in(tmp_path)) == Budgets()
+
+
+def test_memory_is_as_set(tmp_path: Path) -> None:
+    assert memory_of(settings_in(tmp_path)) == MemoryPolicy(summaries=True)
+    settings = settings_in(tmp_path, summaries=False, titles=True, summary_model="ollama/a", title_model="echo")
+    assert memory_of(settings) == MemoryPolicy(titles=True, summary_model="ollama/a", title_model="echo")
+    assert [target.id for target in settings.memorisers] == ["ollama/a", "echo"]
+    router = model_of(settings)
+    assert [choice.id for choice in router.choices()] == ["echo"]
+    assert router._known.keys() == {"echo", "ollama/a"}
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
@@ -285,7 +319,7 @@ def test_key_or_endpoint_makes_the_model_a_real_one(
 )
 async def test_without_key_and_endpoint_or_by_its_name_the_model_is_echo(tmp_path: Path, given: dict[str, Any]) -> None:
     router = model_of(settings_in(tmp_path, stream_delay=0, **given))
-    assert router.choices() == [Choice("echo", "echo", default=True, available=True)]
+    assert router.choices() == [Choice("echo", "echo", default=True, available=True, context_tokens=16_000)]
     parts, _ = await ask(router)
     assert parts[:1] == [TextDelta("secret ")]
 
@@ -333,6 +367,8 @@ async def test_provider_is_asked_as_set(tmp_path: Path) -> None:
         ({"ALLOWED_MODELS": "gpt-4o"}, "gpt-4o needs OPENAI_API_KEY"),
         ({"FALLBACK_MODELS": "echo,xai/grok-4"}, "xai/grok-4 needs XAI_API_KEY or GROK_API_KEY"),
         ({"FALLBACK_MODELS": "custom/m"}, "custom/m needs BASE_URL"),
+        ({"SUMMARY_MODEL": "groq/x"}, "groq/x needs GROQ_API_KEY"),
+        ({"TITLE_MODEL": "gpt-4o"}, "gpt-4o needs OPENAI_API_KEY"),
     ],
 )
 def test_model_without_its_key_ends_the_start_with_one_line(variables: dict[str, str], message: str) -> None:
@@ -346,7 +382,9 @@ def test_policy_and_timing_are_as_set(tmp_path: Path) -> None:
         tmp_path, system_prompt="Be kind", context_tokens=1, model_retries=3, max_answer_chars=4,
         crash_recovery="interrupt", lease_seconds=5, event_retention=6,
     )  # fmt: skip
-    assert policy_of(settings) == Policy("Be kind", 1, 3, answer_limit=4, crash_recovery=CrashRecovery.INTERRUPT)
+    assert policy_of(settings) == Policy(
+        "Be kind", Budgets(1), 3, answer_limit=4, crash_recovery=CrashRecovery.INTERRUPT
+    )
     assert timing_of(settings) == Timing(lease=5, retention=6)
     assert policy_of(settings_in(tmp_path)) == Policy()
     assert timing_of(settings_in(tmp_path)) == Timing()

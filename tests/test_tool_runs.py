@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chat.commands import Matching, NewRetry
+from chat.context import Budgets
 from chat.echo import EchoModel
 from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
@@ -83,7 +84,7 @@ async def test_what_tools_answer_is_sent_within_the_context_and_stored_whole(fil
     for page in (1, 2, 9):
         pages += [ToolStarted(f"call_{page}", "read"), ToolDelta(f"call_{page}", f'{{"page": {page}}}')]
     model = ScriptedModel([[*pages, CALLS]], ["Done.", STOP])
-    policy = Policy(context_tokens=1_000)
+    policy = Policy(budgets=Budgets(1_000))
     async with engine_on(file, model, policy, tools=Toolbox([tool_of(read)])) as engine:
         log = await log_of(engine, await started(engine, "Read."))
         assert sorted(len(event.result or "") for event in log if isinstance(event, ToolFinished)) == [

@@ -18,7 +18,7 @@ class NamedEvents(Encoder):
             "run_id": run.id,
             "session_id": run.session_id,
             "message_id": run.message_id,
-            "answer_id": run.answer_id,
+            "answer_id": run.answer_id or None,
             "model": run.model,
             "status": run.status,
         }

@@ -180,6 +180,7 @@ _RUNS = {
     "GET /runs/{run_id}": Operation(
         tag="Runs",
         summary="Look at a run",
+        description="Of any `kind`: summaries and titles are made by runs that can be followed and stopped, too.",
         answers={200: Answer(description="The run.", view=RunView)},
         raises=("not_found", *STORE),
     ),
@@ -213,7 +214,7 @@ _RUNS = {
         tag="Runs",
         summary="Answer once more",
         description="Another answer to the message that this run answered: a sibling in the tree, and the branch "
-        "that is spoken to from now on.",
+        "that is spoken to from now on. Of answers only: a summary or a title comes again by itself.",
         body=RetryBody,
         headers=ASKING,
         answers=_ANSWERS,
@@ -262,6 +263,8 @@ _SESSIONS = {
     "GET /sessions/{session_id}": Operation(
         tag="Sessions",
         summary="Look at a session",
+        description="`summary` and a `title` that was not given by a client are made after an answer, in runs of their "
+        "own: who wants to know whether they have come reads the session again.",
         answers={200: Answer(description="The session, and what it is answering.", view=SessionWithRunView)},
         raises=("not_found", *STORE),
     ),

@@ -24,9 +24,10 @@ from chat.events import (
 )
 from chat.prompts import Template
 from chat.records import Record
+from chat.routing import Choice
 from chat.runs import Run, RunStatus
 from chat.search import Hit
-from chat.sessions import Message, Session, Turn
+from chat.sessions import Message, Session, Summary, Turn
 from chat.usage import UsageBy, UsageSum
 from handlers.ag_ui import RunAgentInput
 from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
@@ -51,8 +52,10 @@ from handlers.views import (
     SessionWithRunView,
     UsageSumsView,
     message_view,
+    model_view,
     run_view,
     session_view,
+    summary_view,
     usage_sum_view,
 )
 
@@ -106,6 +109,7 @@ _RECORD = Record(
     created_at=_ENDED,
 )
 _HIT = Hit(RUN.session_id, _ANSWER.id, "assistant", _TEXT, [(0, 5)], _ENDED)
+_SUMMARY = Summary("Alice is greeted.", _ANSWER.id, "run_01kaj4z9d1w4x6z8b0d2f4h6j8", RUN.model, _ENDED)
 _TEMPLATE = Template("greeter", frozenset({"tone"}), str)
 _SERVICE = {"service": "parley", "version": "0.1.0"}
 
@@ -138,9 +142,11 @@ EXAMPLES: Mapping[type, object] = {
     SessionChanges: {"title": "A warm greeting"},
     HealthView: {"status": "healthy", **_SERVICE},
     ReadyView: {"status": "ready"},
-    ServiceView: {"status": "ok", **_SERVICE, "endpoints": {"/chat": ["GET", "POST"]}},
+    ServiceView: {"status": "ok", **_SERVICE, "titles": False, "endpoints": {"/chat": ["GET", "POST"]}},
     RecordsView: {"records": [record_view(_RECORD)], "next": None},
-    ModelsView: {"models": [{"id": RUN.model, "provider": "openai", "default": True, "available": True}]},
+    ModelsView: {
+        "models": [model_view(Choice(RUN.model, "openai", default=True, available=True, context_tokens=100_000))]
+    },
     OpenAIModelView: {"id": RUN.model, "object": "model", "created": 0, "owned_by": "openai"},
     OpenAIModelsView: {
         "object": "list",
@@ -156,7 +162,7 @@ EXAMPLES: Mapping[type, object] = {
     AnswerView: {**run_view(_OVER), "answer": _TEXT},
     QueryView: {"model": RUN.model, "answer": _TEXT},
     SessionView: session_view(_SESSION),
-    SessionWithRunView: {**session_view(_SESSION), "active_run": None},
+    SessionWithRunView: {**session_view(_SESSION), "active_run": None, "summary": summary_view(_SUMMARY)},
     SessionsView: {"sessions": [session_view(_SESSION)], "next": None},
     UsageSumsView: {
         "by": UsageBy.DAY,

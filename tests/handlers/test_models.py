@@ -24,8 +24,8 @@ async def test_models_are_listed_the_default_first(offering: Client) -> None:
     response = await offering.get("/models")
     assert response.json() == {
         "models": [
-            {"id": "dead", "provider": "custom", "default": True, "available": True},
-            {"id": "echo", "provider": "echo", "default": False, "available": True},
+            {"id": "dead", "provider": "custom", "default": True, "available": True, "context_tokens": 16_000},
+            {"id": "echo", "provider": "echo", "default": False, "available": True, "context_tokens": 16_000},
         ]
     }
     assert response.headers["cache-control"] == "no-store"

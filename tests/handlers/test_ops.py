@@ -8,6 +8,7 @@ from tests.serving import Client
 async def test_root_tells_programs_what_there_is(client: Client) -> None:
     body = (await client.get("/")).json()
     assert (body["status"], body["service"], body["version"]) == ("ok", "parley", VERSION)
+    assert body["titles"] is False
     assert body["endpoints"]["/chat"] == ["GET", "POST"]
     assert body["endpoints"]["/sessions/{session_id}"] == ["GET", "PATCH", "DELETE"]
 

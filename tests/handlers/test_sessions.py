@@ -30,7 +30,7 @@ async def test_session_is_created_as_asked(client: Client) -> None:
     session = await create(client, session_id="s", user_id="ann", title="Talk", metadata=metadata)
     assert (session["session_id"], session["user_id"], session["title"]) == ("s", "ann", "Talk")
     assert (session["metadata"], session["message_count"], session["leaf_id"]) == (metadata, 0, None)
-    assert (await client.get("/sessions/s")).json() == session | {"active_run": None}
+    assert (await client.get("/sessions/s")).json() == session | {"active_run": None, "summary": None}
     again = await client.post("/sessions/create", json={"session_id": "s"})
     assert (again.status_code, again.json()["code"]) == (409, "session_exists")
 

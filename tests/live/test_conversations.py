@@ -175,7 +175,8 @@ async def test_the_clients_system_message_goes_to_the_model_and_not_into_the_his
 
 
 async def test_the_context_is_cut_from_its_old_end(tmp_path: Path) -> None:
-    sizes = {"CONTEXT_TOKENS": "100", "SYSTEM_PROMPT": "Be brief."}  # 400 bytes, 9 of them for the prompt
+    # 400 bytes, 9 of them for the prompt.
+    sizes = {"CONTEXT_TOKENS": "100", "SYSTEM_PROMPT": "Be brief.", "SUMMARIES": "false"}
     texts = [f"{number}{'x' * 48}." for number in range(9)]  # 50 bytes each, and 16 for being a message
     answers = [completion(text) for text in texts[1::2]]
     async with dialogue(tmp_path, *answers, **sizes) as (service, upstream):

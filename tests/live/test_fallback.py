@@ -64,7 +64,7 @@ async def test_fallback_answers_for_a_dead_upstream_which_is_then_left_alone(pai
     assert [request.body["model"] for request in own.requests] == ["own"] * FAILURES
     assert [request.body["model"] for request in other.requests] == ["other"] * (FAILURES + 4)
     assert (await service.client.get("/models")).json() == {
-        "models": [{"id": "own", "provider": "custom", "default": True, "available": False}]
+        "models": [{"id": "own", "provider": "custom", "default": True, "available": False, "context_tokens": 16_000}]
     }
     run_id = str(frames[0].id).rpartition(".")[0]
     run = await settled(service, run_id)

@@ -21,7 +21,7 @@ COMMON = {
     "group_id": "ann",
 }
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "custom", "gen_ai.request.model": "scripted"}
-RUN = CHAT | {"gen_ai.operation.name": "invoke_agent"}
+RUN = CHAT | {"gen_ai.operation.name": "invoke_agent", "run_kind": "answer"}
 INTERNAL, CLIENT = 1, 3
 UNSET, ERROR = 0, 2
 

@@ -3,13 +3,14 @@
 import pytest
 
 from chat.commands import NewRetry, NewSideRun, Under
-from chat.context import MESSAGE_OVERHEAD, size_of
 from chat.errors import ChatError
 from chat.events import Event, RunFailed, TextDelta, ToolCalled, ToolFinished, ToolStarted, Usage, completed
 from chat.ids import new_id
 from chat.ports import Store, Tries
+from chat.room import MESSAGE_OVERHEAD, size_of
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import NewSession, Piece, Turn
+from chat.terms import Terms
 from chat.usage import UsageBy, UsageQuery
 from tests.scripted import message
 from tests.store.sites import Site, logged, said
@@ -237,7 +238,7 @@ async def test_pieces_are_those_behind_the_summary_within_reach(store: Store) ->
 
 async def test_instructions_of_the_answer_count(store: Store) -> None:
     for instructions, size in ((None, 0), ("☃", 3)):
-        found = await store.recollection(await answered(store, instructions=instructions), BOTH, MUCH)
+        found = await store.recollection(await answered(store, terms=Terms(instructions)), BOTH, MUCH)
         assert found is not None
         assert found.instructions == size
 
