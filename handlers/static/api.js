@@ -41,6 +41,7 @@ async function call(method, path, { body, headers = {} } = {}) {
 const LATER = { Prefer: 'respond-async' };
 const part = encodeURIComponent;
 
+export const getService = () => call('GET', '');
 export const startRun = (body) => call('POST', 'chat', { body, headers: LATER });
 export const getRun = (run) => call('GET', `runs/${part(run)}`);
 export const cancelRun = (run) => call('POST', `runs/${part(run)}/cancel`);

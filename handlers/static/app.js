@@ -1,6 +1,6 @@
 // The page: which conversation is open (the address's hash says), and what surrounds it.
 
-import { renameSession } from './api.js';
+import { getService, renameSession } from './api.js';
 import { Composer } from './composer.js';
 import { Conversation } from './conversation.js';
 import { Scroll } from './scroll.js';
@@ -81,11 +81,13 @@ const desk = {
     sessions.current = id;
   },
 
-  /** Give a session a title, made from its first message. */
+  /** Give a session a title, made from its first message; where the service makes titles, its own will come. */
   async name(id, text) {
     try {
-      const session = await renameSession(id, titleFrom(text));
-      if (conversation.id === id) desk.opened(session);
+      if (!(await getService()).titles) {
+        const session = await renameSession(id, titleFrom(text));
+        if (conversation.id === id) desk.opened(session);
+      }
     } catch {
       // A title is a nicety; the list shows its stand-in.
     }

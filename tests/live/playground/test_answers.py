@@ -33,6 +33,14 @@ async def test_an_answer_appears_while_it_is_written(serve: Serve, browse: Brows
         ]
 
 
+async def test_a_title_that_the_service_gives_appears_by_itself(serve: Serve, browse: Browse) -> None:
+    page = await browse((await serve(TITLES="true")).url)
+    await send(page, "Tell me a story, a long one, with a dragon in it")
+    await verified(page)
+    await expect(page.locator("#title")).to_have_text("Tell me a story, a long")  # the echo model's
+    await expect(page.locator("#sessions a[aria-current]")).to_have_text("Tell me a story, a long")
+
+
 async def test_a_reload_in_the_middle_goes_on_where_it_was(serve: Serve, browse: Browse) -> None:
     service = await serve(STREAM_DELAY="0.03")
     page = await browse(service.url)
