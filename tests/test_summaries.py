@@ -13,6 +13,7 @@ from chat.errors import StoreUnavailableError
 from chat.events import RunFailed
 from chat.ids import new_id
 from chat.memory import MemoryPolicy, read_record
+from chat.terms import Terms
 from tests.remembering import BROKEN, SMALL, SUMMARIES, Minds, answer, asked, beside, padded, quiet, summary, talk
 from tests.scripted import STOP, Step, engine_on, everything, message
 
