@@ -155,9 +155,7 @@ class Delivery:
     async def begin(self, wire: Wire, send: Send, head: Message) -> None:
         """Send the head through the middlewares, and leave the rest to who is outside of them."""
         with self:
-            self.sending = True
-            await send(head)
-            self.sending = False
+            await self._until_sent(send(head))
         self._wire = wire
         wire.rest = self.go_on
 
@@ -172,7 +170,7 @@ class Delivery:
             listening.add_done_callback(self._left)
             try:
                 await self._send_all()
-                await self._wire.end()
+                await self._until_sent(self._wire.end())
             finally:
                 listening.cancel()
 
@@ -248,6 +246,11 @@ class Delivery:
         if self._blocked is not None:
             await self._blocked  # when it fails the stream is over
             self._blocked, self.sending = None, False
+
+    async def _until_sent(self, sending: Awaitable[None]) -> None:
+        self.since, self.sending = self._loop.time(), True
+        await sending
+        self.sending = False
 
     async def _through(self, frames: bytes) -> None:
         """Send, and wait until it is done."""

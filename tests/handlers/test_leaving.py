@@ -126,15 +126,19 @@ async def test_cancel_that_fails_when_the_client_goes_is_logged(
 
 
 class StalledExchange(Exchange):
-    """Its client reads up to ``last`` and nothing more; not even the head if that is None."""
+    """Its client reads up to ``last``, which may be the kind of a message, and nothing more."""
 
-    def __init__(self, client: Client, last: bytes | None) -> None:
+    def __init__(self, client: Client, last: bytes | str) -> None:
         self._last = last
         super().__init__(client.app, {"message": "Hi"})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         await super()._send(message)
-        if self._last is None or self._last in message.get("body", b""):
+        if isinstance(self._last, bytes):
+            stalls = self._last in message.get("body", b"")
+        else:
+            stalls = self._last == ("end" if message.get("more_body") is False else message["type"])
+        if stalls:
             await asyncio.Event().wait()
 
 
@@ -150,15 +154,16 @@ async def test_reader_that_stalls_is_dropped_and_the_run_goes_on(
     assert "a reader that stalled was dropped" in capsys.readouterr().err
 
 
-async def test_reader_that_takes_no_head_is_dropped(
-    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("last", ["http.response.start", "end"])
+async def test_reader_that_stalls_at_the_head_or_the_end_is_dropped(
+    tmp_path: Path, model: ScriptedModel, capsys: pytest.CaptureFixture[str], last: str
 ) -> None:
     async with served(tmp_path, model, send_timeout=0.02) as client:
-        exchange = StalledExchange(client, None)
+        exchange = StalledExchange(client, last)
         await soon(exchange.done)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "parley.access" in line]
     assert [line["message"] for line in lines] == ["a reader that stalled was dropped", "request"]
-    assert not exchange.sent
+    assert (b"data: " in exchange.sent) == (last == "end")
 
 
 class SlowExchange(Exchange):
