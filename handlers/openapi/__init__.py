@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from handlers.context import service_of
-from handlers.openapi.document import describe
 
 
 async def document(request: Request) -> Response:
@@ -16,6 +17,11 @@ async def document(request: Request) -> Response:
     if not hasattr(state, "openapi"):
         service = service_of(request)
         # Some 40 ms, and in the loop every stream would stand still for them.
-        made = await asyncio.to_thread(describe, request.app.routes, service.name, service.version)
-        state.openapi = json.dumps(made).encode()
+        state.openapi = await asyncio.to_thread(_made, request.app.routes, service.name, service.version)
     return Response(state.openapi, media_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+def _made(routes: Iterable[BaseRoute], name: str, version: str) -> bytes:
+    from handlers.openapi.document import describe  # with tables and samples that nothing else needs
+
+    return json.dumps(describe(routes, name, version)).encode()
