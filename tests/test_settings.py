@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import socket
@@ -434,6 +435,19 @@ def test_process_serves_what_its_workers_read_from_the_environment(
     assert listener.getsockname()[0] == "127.0.0.1"
     assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * server.SEND_BUFFER  # Linux doubles it
     assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def test_collector_is_at_work_again_when_all_is_imported(
+    served: list[tuple[uvicorn.Config, socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["server.py", "--port", "0"])
+    gc.disable()  # as server.py does before its imports
+    try:
+        server.main()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+    assert len(served) == 1
 
 
 def test_process_serves_also_where_readers_that_stall_cannot_be_dropped(
