@@ -20,10 +20,15 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An idempotency key and the digest of the request that it stands for."""
+    """An idempotency key and the digest of the request that it stands for.
+
+    ``lasting``: also a run that came to no good end is the answer to a request that is sent again. A client that chose
+    the key has asked for that; one that never heard of it may only want another try.
+    """
 
     key: str
     fingerprint: str
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,11 @@ class Under:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The turns are the client's whole view: follow the stored tree as far as it agrees, and branch there."""
+    """The turns are the client's whole view: follow the stored tree as far as it agrees, and branch there.
+
+    A view whose first turn has the id of a stored message begins there. An assistant's turn with the id of an answer
+    agrees also if the client has only the beginning of that: it may have been cut off.
+    """
 
 
 Place: TypeAlias = Leaf | Under | Matching
@@ -72,7 +81,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class NewRetry:
-    """Another answer to the message that ``run_id`` answered."""
+    """Another answer to the message that ``run_id`` answered; ``attach_same`` as in :class:`NewRun`."""
 
     id: str
     run_id: str
@@ -80,6 +89,7 @@ class NewRetry:
     on_busy: OnBusy = OnBusy.REJECT
     claim: Claim | None = None
     trace: str | None = None
+    attach_same: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,6 +313,8 @@ class Store(Protocol):
         """
         ...
 
+    async def message(self, message_id: str) -> Message | None: ...
+
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
         """The branch that ends with the message, oldest first, cut from the old end to ``budget`` UTF-8 bytes.
 

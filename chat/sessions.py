@@ -53,11 +53,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message as the model or a client gives it: no id, no place yet. ``steps`` as in :class:`Message`."""
+    """A message as the model or a client gives it: no place yet. ``steps`` as in :class:`Message`.
+
+    ``id`` is the one by which a client knows it, where it says so: perhaps that of a message.
+    """
 
     role: Role
     content: str
     steps: Sequence[Step] = ()
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

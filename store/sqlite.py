@@ -170,6 +170,9 @@ class SqliteStore:
     async def messages(self, session_id: str, limit: int, before: str | None) -> Page[Message]:
         return await self._database.read(lambda db: sqlite_sessions.list_messages(db, session_id, limit, before))
 
+    async def message(self, message_id: str) -> Message | None:
+        return await self._database.read(lambda db: sqlite_sessions.find_message(db, message_id))
+
     async def history(self, message_id: str, budget: int) -> Sequence[Turn]:
         return await self._database.read(lambda db: sqlite_sessions.history(db, message_id, budget))
 

@@ -89,6 +89,8 @@ def retry_run(db: sqlite3.Connection, new: NewRetry, owner: int) -> Started:
     if kind != RunKind.ANSWER:
         raise ChatError("invalid_request", "This run answers no message, so there is nothing to answer once more.")
     busy = active_run(db, session_id)
+    if busy is not None and new.attach_same and busy.message_id == message_id:
+        return Started(busy, created=False)
     _refuse_if_busy(busy, new.on_busy)
     draft = _Draft(new.id, session_id, message_id, new.model, terms, new.claim, new.trace)
     return _insert_run(db, draft, busy, new.on_busy, owner)
@@ -103,6 +105,9 @@ def claimed(db: sqlite3.Connection, claim: Claim) -> Started | None:
         raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
     run = find_run(db, run_id)
     assert run is not None  # a claim is deleted with its run
+    if not (claim.lasting or run.status.active or run.status is RunStatus.COMPLETED):
+        rows(db, "DELETE FROM claims WHERE key = ?", (claim.key,))
+        return None
     return Started(run, created=False, replayed=True)
 
 
@@ -148,7 +153,7 @@ def _place_turns(
         case Under(parent_id):
             _check_parent(db, session_id, parent_id)
         case _:
-            parent_id = None
+            parent_id = _beginning(db, session_id, turns[0].id)
             while new and (child := _same_child(db, session_id, parent_id, new[0])) is not None:
                 parent_id = child
                 _answer_calls(db, parent_id, new.pop(0))
@@ -176,22 +181,46 @@ def _check_parent(db: sqlite3.Connection, session_id: str, parent_id: str | None
             raise ChatError("invalid_request", "parent_id is not an assistant's message of this session.")
 
 
+def _beginning(db: sqlite3.Connection, session_id: str, message_id: str | None) -> str | None:
+    """What the message follows; None also where it is not known."""
+    found = rows(db, "SELECT parent_id FROM messages WHERE id = ? AND session_id = ?", (message_id, session_id))
+    return found[0][0] if found else None
+
+
 def _same_child(db: sqlite3.Connection, session_id: str, parent_id: str | None, turn: Turn) -> str | None:
+    members = {
+        "under": parent_id or session_id,
+        "parent": parent_id,
+        "session": session_id,
+        "role": turn.role,
+        "content": turn.content,
+        "id": turn.id,
+    }
     found = rows(
         db,
-        """SELECT id FROM messages WHERE coalesce(parent_id, session_id) = ? AND parent_id IS ? AND session_id = ?
-               AND role = ? AND content = ?
-           ORDER BY pos DESC LIMIT 1""",
-        (parent_id or session_id, parent_id, session_id, turn.role, turn.content),
+        """SELECT id FROM messages
+           WHERE coalesce(parent_id, session_id) = :under AND parent_id IS :parent AND session_id = :session
+               AND role = :role
+               AND (content = :content OR (role = 'assistant' AND id = :id AND instr(content, :content) = 1))
+           ORDER BY id IS :id DESC, pos DESC LIMIT 1""",
+        members,
+    )
+    # An answer that is still being written is no message yet, and can be followed all the same.
+    found = found or rows(
+        db,
+        """SELECT answer_id FROM runs
+           WHERE answer_id = :id AND message_id = :parent AND session_id = :session AND :role = 'assistant'
+               AND (status = 'queued' OR status = 'running')""",
+        members,
     )
     return str(found[0][0]) if found else None
 
 
 def _answer_calls(db: sqlite3.Connection, message_id: str, turn: Turn) -> None:
     """Keep what the client says came of the calls that were left to it; what is stored already stays as it is."""
-    if turn.steps:
-        found = rows(db, "SELECT steps FROM messages WHERE id = ?", (message_id,))
-        steps = answered(load_steps(found[0][0]), turn.steps)
+    found = rows(db, "SELECT steps FROM messages WHERE id = ?", (message_id,)) if turn.steps else []
+    for (stored,) in found:  # none, if it is still being written
+        steps = answered(load_steps(stored), turn.steps)
         rows(db, "UPDATE messages SET steps = ? WHERE id = ?", (dump_steps(steps), message_id))
 
 

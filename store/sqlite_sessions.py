@@ -141,6 +141,16 @@ def list_messages(db: sqlite3.Connection, session_id: str, limit: int, before: s
     return Page(messages, messages[0].id if len(found) > limit else None)
 
 
+def find_message(db: sqlite3.Connection, message_id: str) -> Message | None:
+    found = rows(
+        db,
+        """SELECT id, session_id, parent_id, role, content, status, run_id, created_at, steps FROM messages
+           WHERE id = ?""",
+        (message_id,),
+    )
+    return _to_message(found[0]) if found else None
+
+
 def _to_message(row: Sequence[Any]) -> Message:
     *members, steps = row
     return replace(Message(*members), steps=load_steps(steps))
