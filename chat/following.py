@@ -47,6 +47,11 @@ class Follower:
         return self._ended
 
     @property
+    def behind(self) -> bool:
+        """Whether there is more to hand out at once; what has ended is read to its end."""
+        return self._live is None or self._after < len(self._live.events)
+
+    @property
     def waiting(self) -> bool:
         """Whether :meth:`next` waits: all that is visible was handed out."""
         return self._waiter is not None and not self._waiter.done()

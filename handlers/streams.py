@@ -79,7 +79,7 @@ async def follow(
 
     gone = partial(engine.cancel, run_id, "client_disconnected") if cancel else None
     delivery = Delivery(engine, service_of(request).pulse, run, after, encoder, on_leaving=gone)
-    return RunStream(delivery, run_headers(run, replayed=replayed))
+    return RunStream(delivery, {**run_headers(run, replayed=replayed), **encoder.headers})
 
 
 class RunStream(EventSourceResponse):
@@ -222,6 +222,9 @@ class Delivery:
                     if batch.events:
                         self._push(batch)
                     await self._unblocked()
+                    if self._encoder.rest and not self._follower.behind:
+                        await self._through(self._encoder.rest)
+                        return
                 if self._follower.ended:
                     return
         except ChatError as error:
@@ -233,7 +236,7 @@ class Delivery:
         if frames is None:
             frames = self._encoder.encode(self._run.id, batch.first_seq, batch.events)
             batch.shown[self._encoder] = frames
-        return not frames or self._sent(frames)
+        return (not frames or self._sent(frames)) and not self._encoder.rest
 
     def _sent(self, frames: bytes) -> bool:
         """Send without waiting. False if that could not be: :meth:`_unblocked` is to be awaited before the next."""

@@ -161,3 +161,13 @@ async def test_pushed_or_pulled_each_event_comes_once_and_in_order(
         await soon(reading)
     assert [event for _, events in got for event in events] == [*said, STOPPED]
     assert [first for first, _ in got] == [1 + sum(len(events) for _, events in got[:n]) for n in range(len(got))]
+
+
+async def test_follower_is_behind_while_there_is_more_to_hand_out(live: LiveRun) -> None:
+    with closing(following(live)) as follower:
+        assert not follower.behind
+        live.publish([ONE])
+        assert follower.behind
+        await soon(follower.next())
+        assert not follower.behind
+    assert follower.behind  # nothing in memory says where the end is

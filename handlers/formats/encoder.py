@@ -1,6 +1,6 @@
 """What makes frames of a run's events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from chat.errors import ChatError
@@ -17,6 +17,11 @@ class Encoder(Protocol):
     """
 
     replays: bool = False
+    headers: Mapping[str, str] = {}
+    """Of the response, beside those of every stream."""
+
+    rest: bytes = b""
+    """While the run waits for its client: what the stream ends with as soon as it has said all."""
 
     def opening(self, run: Run, after: int) -> bytes:
         """What goes out at once: it carries the cursor, so that from now on a reconnect resumes. Never empty."""
