@@ -210,16 +210,25 @@ async def body_of(request: Request, kind: type[B]) -> B:
     Raises:
         ChatError: ``unsupported_media_type``, ``invalid_json``, ``invalid_request``.
     """
+    value = await json_of(request)
+    if issubclass(kind, Reply) and isinstance(value, dict):
+        wanted = request.query_params
+        value = {name: wanted[name] for name in Reply.model_fields if name in wanted} | value
+    return checked(kind, value)
+
+
+async def json_of(request: Request) -> object:
+    """The JSON of the body, ``{}`` where there is none.
+
+    Raises:
+        ChatError: ``unsupported_media_type``, ``invalid_json``.
+    """
     raw = await request.body()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # Forms and plain text are what a foreign page can send without asking; JSON needs a preflight.
     if raw and media_type != "application/json" and not media_type.endswith("+json"):
         raise ChatError("unsupported_media_type", "Send the body as application/json.")
-    value = parse_json(raw or b"{}")
-    if issubclass(kind, Reply) and isinstance(value, dict):
-        wanted = request.query_params
-        value = {name: wanted[name] for name in Reply.model_fields if name in wanted} | value
-    return checked(kind, value)
+    return parse_json(raw or b"{}")
 
 
 def query_of(request: Request, kind: type[B]) -> B:
@@ -269,3 +278,9 @@ def checked(kind: type[B], value: object) -> B:
         first = errors[0]
         message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
         raise ChatError("invalid_request", message, details={"errors": errors}) from None
+
+
+def nested_within(depth: int, value: object) -> bool:
+    """Whether JSON is at most so many levels deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth >= 0 and all(nested_within(depth - 1, item) for item in inner)

@@ -17,6 +17,7 @@ from handlers.bodies import (
     SessionBody,
     SessionChanges,
     body_of,
+    nested_within,
     query_of,
 )
 from handlers.context import engine_of
@@ -121,12 +122,7 @@ def _found(session: Session | None) -> Session:
 
 
 def _check_labels(metadata: dict[str, object]) -> None:
-    if not _nested_within(METADATA_DEPTH, metadata):
+    if not nested_within(METADATA_DEPTH, metadata):
         raise ChatError("invalid_request", f"metadata: at most {METADATA_DEPTH} levels deep.")
     if len(json.dumps(metadata)) > METADATA_BYTES:
         raise ChatError("invalid_request", f"metadata: at most {METADATA_BYTES:,} bytes of JSON.")
-
-
-def _nested_within(depth: int, value: object) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth >= 0 and all(_nested_within(depth - 1, item) for item in inner)

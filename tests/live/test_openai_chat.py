@@ -27,6 +27,9 @@ LOOK = {
 }
 
 
+DEEP = json.loads('{"a":' * 600 + "1" + "}" * 600)
+"""Can be read, and not be written down again."""
+
 Hook: TypeAlias = Callable[[ChatCompletionChunk], Awaitable[object]]
 Talk: TypeAlias = tuple[AsyncOpenAI, Service, Upstream]
 
@@ -269,17 +272,18 @@ async def test_stream_goes_on_behind_any_event_id(service: Service) -> None:
         ({"messages": [user("Hi")], "n": 2}, "n"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
         ({"messages": [user("Hi")], "tools": [LOOK, LOOK]}, "tools"),
+        ({"messages": [user("Hi")], "tools": [{"function": {"name": "a", "parameters": DEEP}}]}, "tools: a schema"),
         ({"messages": [user("Hi")], "metadata": {"session_id": "a/b"}}, "metadata.session_id"),
         ({"messages": [user("x" * 200)]}, "A message may have"),
     ],
 )
 async def test_wrong_requests_are_told_as_openai_does(serve: Serve, body: dict[str, Any], field: str) -> None:
-    service = await serve(MAX_MESSAGE_CHARS="100", MAX_BODY_BYTES="1000")
+    service = await serve(MAX_MESSAGE_CHARS="100", MAX_BODY_BYTES="10000")
     response = await service.client.post("/v1/chat/completions", json=body)
     error = response.json()["error"]
     assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_request")
     assert error["message"].startswith(field)
-    huge = await service.client.post("/v1/chat/completions", json={"messages": [user("x" * 2000)]})
+    huge = await service.client.post("/v1/chat/completions", json={"messages": [user("x" * 20_000)]})
     assert (huge.status_code, huge.json()["error"]["code"]) == (413, "body_too_large")
     header = await service.client.post(
         "/v1/chat/completions", json={"messages": [user("Hi")]}, headers={"X-Session-Id": "a/b"}
