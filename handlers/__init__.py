@@ -24,6 +24,7 @@ from handlers import (
     templates,
     usage,
 )
+from handlers.ui import chat as ui_chat
 from handlers.v1 import completions as v1_completions
 from handlers.v1 import models as v1_models
 
@@ -40,7 +41,9 @@ ROUTES: list[BaseRoute] = [
     Route("/models", models.list_models),
     Route("/chat", chat.get_chat),
     Route("/chat", chat.post_chat, methods=["POST"]),
-    Route("/api/chat", chat.post_messages, methods=["POST"]),
+    Route("/api/chat", ui_chat.post_messages, methods=["POST"]),
+    Route("/api/chat/{session_id}/stream", ui_chat.resume_chat),
+    Route("/api/chat/{session_id}/stop", ui_chat.stop_chat, methods=["POST"]),
     Route("/query", query.post_query, methods=["POST"]),
     Route("/query/stream", query.post_query_stream, methods=["POST"]),
     Route("/runs/{run_id}", runs.get_run),

@@ -130,7 +130,7 @@ def test_example_streams_carry_what_the_schemas_say(description: Description) ->
         for frame in frames:
             if frame.event is not None and frame.data is not None:
                 description.check(json.loads(frame.data), "components", "schemas", schemas[frame.event])
-        assert (Frame(frames[-1].id, data="[DONE]") in frames) == (name in ("text", "chunks"))
+        assert (Frame(frames[-1].id, data="[DONE]") in frames) == (name in ("text", "parts", "chunks"))
 
 
 async def test_document_is_made_when_it_is_asked_for_and_once(tmp_path: Path) -> None:

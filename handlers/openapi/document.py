@@ -102,7 +102,7 @@ def _events_table() -> str:
 def _components() -> Json:
     operations = OPERATIONS.values()
     views = {answer.view for operation in operations for answer in operation.answers.values()} - {None, dict}
-    bodies = {operation.body for operation in operations} - {None}
+    bodies = {body for operation in operations for body in (operation.body, operation.or_body)} - {None}
     schemas = schemas_of([kind for kind in [*views, *bodies, *_ON_STREAMS, ProblemView, ErrorView] if kind is not None])
     schemas["EventStream"] = {"type": "string", "description": "Server-Sent Events; see Streams, at the top."}
     schemas[ProblemView.__name__]["properties"]["code"] |= {"enum": list(STATUS), "description": table()}
@@ -129,7 +129,7 @@ def _operation(route: Route, operation: Operation) -> Json:
     if taken:
         described["parameters"] = taken
     if operation.body is not None:
-        described["requestBody"] = _body(operation.body)
+        described["requestBody"] = _body(*filter(None, (operation.body, operation.or_body)))
     return described
 
 
@@ -155,9 +155,14 @@ def _parameter(name: str, member: Json, *, required: bool) -> Json:
     return parameter | {"schema": choices[0] | member if choices else member}
 
 
-def _body(kind: type[Body]) -> Json:
-    required = any(member.is_required() for member in kind.model_fields.values())
-    content = {"schema": ref("schemas", kind.__name__), "example": EXAMPLES[kind]}
+def _body(*kinds: type[Body]) -> Json:
+    required = all(any(member.is_required() for member in kind.model_fields.values()) for kind in kinds)
+    schemas = [ref("schemas", kind.__name__) for kind in kinds]
+    content: Json = {"schema": {"anyOf": schemas} if len(kinds) > 1 else schemas[0]}
+    if len(kinds) > 1:
+        content["examples"] = {kind.__name__: {"value": EXAMPLES[kind]} for kind in kinds}
+    else:
+        content["example"] = EXAMPLES[kinds[0]]
     return {"required": required, "content": {"application/json": content}}
 
 

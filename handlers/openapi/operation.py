@@ -44,7 +44,7 @@ class Answer:
 class Operation:
     """``headers`` are names of request headers; ``raises`` are codes, ``internal`` goes without saying.
 
-    ``openai``: it says them as OpenAI does.
+    ``or_body``: what another kind of client sends instead. ``openai``: it says the codes as OpenAI does.
     """
 
     tag: str
@@ -52,6 +52,7 @@ class Operation:
     description: str = ""
     query: type[Body] | None = None
     body: type[Body] | None = None
+    or_body: type[Body] | None = None
     headers: tuple[str, ...] = ()
     answers: Mapping[int, Answer]
     raises: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What every route is for, takes, answers and refuses. Types and codes only: how they look is said elsewhere."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from handlers.bodies import (
     ApprovalBody,
@@ -21,7 +22,9 @@ from handlers.bodies import (
 from handlers.listings import RecordsView, SearchView, TemplatesView
 from handlers.openapi.ag_ui import AG_UI
 from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
+from handlers.openapi.ui import UI
 from handlers.openapi.v1 import V1
+from handlers.ui.bodies import UIChatBody
 from handlers.views import (
     AnswerView,
     HealthView,
@@ -143,11 +146,14 @@ _CHAT = {
         summary="Answer a conversation",
         description="The client brings the conversation as it sees it. It is followed as far as it agrees with the "
         "stored one, and branches there: an edit. A single message continues the stored conversation. `system` "
-        "messages go to the model and are not kept in the history. Members may be written in snake_case too.",
+        "messages go to the model and are not kept in the history. Members may be written in snake_case too.\n\n"
+        "A body whose messages have `parts` is the AI SDK's, and is answered with its UI message stream. A message "
+        "that is sent twice leads to one run.",
         body=MessagesBody,
+        or_body=UIChatBody,
         headers=ASKING,
-        answers=_ANSWERS,
-        raises=(*BODY, "template_unknown", *_ASK),
+        answers={**_ANSWERS, 200: replace(_STREAMED, streams=(*_STREAMED.streams, "parts"))},
+        raises=(*BODY, "template_unknown", "already_decided", *_ASK),
     ),
     "POST /query": Operation(
         tag="Chat",
@@ -321,5 +327,5 @@ _FINDING = {
     ),
 }
 
-OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | V1 | AG_UI
+OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | UI | V1 | AG_UI
 """By method and path, as the URL table has them."""

@@ -35,7 +35,9 @@ from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.formats.completions import CompletionChunks
 from handlers.formats.frames import notice, retry
+from handlers.formats.ui_messages import UIMessages
 from handlers.listings import RecordsView, SearchView, TemplatesView, hit_view, record_view, template_view
+from handlers.ui.bodies import UIChatBody, UIStopBody
 from handlers.v1.bodies import CompletionBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView, completion_view
 from handlers.views import (
@@ -137,6 +139,12 @@ EXAMPLES: Mapping[type, object] = {
     QueryBody: {"prompt": "Say hello"},
     RetryBody: {"format": "events"},
     ApprovalBody: {"approved": True},
+    UIChatBody: {
+        "id": "demo",
+        "messages": [{"id": "x1Y2z3A4b5C6d7E8", "role": "user", "parts": [{"type": "text", "text": "Say hello"}]}],
+        "trigger": "submit-message",
+    },
+    UIStopBody: {"activeStreamId": RUN.id},
     CompletionBody: {"model": RUN.model, "messages": [{"role": "user", "content": "Say hello"}], "stream": True},
     SessionBody: {"user_id": "alice", "title": "A greeting", "metadata": {"channel": "web"}},
     SessionChanges: {"title": "A warm greeting"},
@@ -196,6 +204,7 @@ STREAMS: Mapping[str, Stream] = {
     "text": _stream("format=text", FORMATS["text"], *_SAID, _COMPLETED),
     "events": _stream("format=events", FORMATS["events"], *_SAID, _COMPLETED),
     "lines": _stream("Text without an end mark", LINES, *_SAID, _COMPLETED),
+    "parts": _stream("The AI SDK's UI messages", UIMessages(), *_SAID, _COMPLETED),
     "chunks": _stream("Chunks", CompletionChunks(usage=True), *_SAID, _COMPLETED),
     "ag-ui": _stream("AG-UI", AgUiEvents(RUN.session_id, "run-1"), *_SAID, _COMPLETED),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),

@@ -71,6 +71,10 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     assert (await call("GET", "/templates")).json()["templates"]
     assert (await call("GET", "/search", params={"q": "there"})).json()["results"]
     await call("POST", "/api/chat", json={"messages": [{"role": "user", "content": "Hi"}], "sessionId": "two"})
+    parts = [{"type": "text", "text": "Hi"}]
+    await call("POST", "/api/chat", json={"id": "three", "messages": [{"id": "u1", "role": "user", "parts": parts}]})
+    assert (await call("GET", "/api/chat/three/stream")).status_code == 204
+    assert (await call("POST", "/api/chat/three/stop")).status_code == 204
     await call("POST", "/query", json={"prompt": "Why?"})
     await call("POST", "/query/stream", json={"prompt": "Why?"})
 
@@ -118,6 +122,7 @@ async def test_a_session_that_is_answering_is_as_described(serve: Serve) -> None
     body = {"message": LONG, "session_id": "busy"}
     run = (await call("POST", "/chat", json=body, headers={"Prefer": "respond-async"})).json()
     session = (await call("GET", "/sessions/busy")).json()
+    resuming = asyncio.create_task(call("GET", "/api/chat/busy/stream"))
     assert session["active_run"]["run_id"] == run["run_id"]
     refused = await call.refused("run_in_progress", "POST", "/chat", json=body)
     assert refused.json()["run_id"] == run["run_id"]
@@ -125,6 +130,7 @@ async def test_a_session_that_is_answering_is_as_described(serve: Serve) -> None
     await asyncio.sleep(0)
     assert (await call("POST", f"/runs/{run['run_id']}/cancel")).json()["status"] == "cancelled"
     assert "event: run.cancelled" in (await following).text
+    assert '"type": "abort"' in (await resuming).text
 
 
 async def test_refusals_are_as_described(serve: Serve) -> None:

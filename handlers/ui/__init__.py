@@ -1,0 +1,1 @@
+"""The AI SDK's chat, as ``useChat`` and its like speak it."""
