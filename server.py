@@ -16,11 +16,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from pydantic import SecretStr
-from pythonjsonlogger.core import RESERVED_ATTRS
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -33,9 +31,9 @@ from chat.echo import EchoModel
 from chat.engine import Engine, Timing
 from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
 from chat.functions import load_tools
-from chat.generation import CrashRecovery, Policy
 from chat.memory import MemoryPolicy
 from chat.meter import NO_METER
+from chat.policy import CrashRecovery, Policy
 from chat.ports import ChatModel
 from chat.providers import ECHO, Target, placeholders
 from chat.routing import Router
@@ -43,7 +41,8 @@ from chat.tools import Toolbox
 from chat.tracing import NO_TRACER, Tracer
 from chat.usage import Price, Prices
 from handlers import EXCEPTION_HANDLERS, ROUTES
-from handlers.context import Service, request_id
+from handlers.context import Service
+from handlers.logs import log_config
 from handlers.metrics import Metrics
 from handlers.middleware import BodyLimitMiddleware, RequestMiddleware
 from handlers.pulse import Pulse
@@ -341,36 +340,6 @@ def _drained_on_signals(engine: Engine, pulse: Pulse, seconds: float) -> Iterato
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _RequestIdFilter(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id()
-        return True
-
-
-def log_config(level: str) -> dict[str, Any]:
-    """JSON lines on stderr. Libraries that write bodies or tokens, mcp at any level, are kept from it."""
-    servers = ("sse_starlette", "aiosqlite", "asyncio", "uvicorn.access")
-    clients = ("openai", "httpx2", "httpcore2", "aiohttp", "urllib3")
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "filters": {"request": {"()": _RequestIdFilter}},
-        "formatters": {
-            "json": {
-                "()": "pythonjsonlogger.json.JsonFormatter",
-                "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
-                "reserved_attrs": [*RESERVED_ATTRS, "color_message"],
-                "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-            }
-        },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request"]}},
-        "root": {"level": level, "handlers": ["stderr"]},
-        "loggers": {name: {"level": "WARNING"} for name in (*servers, *clients)}
-        | {name: {"level": "CRITICAL"} for name in ("mcp", "client")}  # the latter is mcp's, too
-        | {"uvicorn": {"handlers": [], "propagate": True}},
-    }
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from benchmarks.filling import LONG, Size, fill, session_id, user_id
 from benchmarks.processes import parley
 from benchmarks.report import Report
 from chat.commands import NewRun
+from chat.commits import Append, Settlement
 from chat.events import TextDelta, completed
 from chat.ids import new_id
-from chat.ports import Append, Settlement
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
 

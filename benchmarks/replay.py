@@ -28,9 +28,9 @@ from benchmarks.streams import (
 )
 from benchmarks.tokens import MARK, token
 from chat.commands import NewRun
+from chat.commits import Append, Settlement
 from chat.events import Event, TextDelta, completed
 from chat.ids import new_id
-from chat.ports import Append, Settlement
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
 

@@ -13,11 +13,12 @@ from chat.commands import NewRetry, NewRun, Started
 from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
 from chat.events import RunCancelled, RunCompleted, Terminal
 from chat.following import Follower, Push
-from chat.generation import Generation, Policy
+from chat.generation import Generation
 from chat.journal import WINDOW, Journal
 from chat.live import LiveRuns
 from chat.memory import ANSWER_LIMIT, RUN_SECONDS, TAKEOVERS, Memory, MemoryPolicy
 from chat.meter import NO_METER, Meter
+from chat.policy import Policy
 from chat.ports import ChatModel, Store
 from chat.runner import Runner
 from chat.runs import Run, RunKind, RunStatus

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
+from chat.commits import Batch
 from chat.events import ends
 from chat.live import FOLLOW_EVENTS, LiveRun, LiveRuns
-from chat.ports import Batch, Store
+from chat.ports import Store
 
 Push: TypeAlias = Callable[[Batch], bool]
 """Takes a batch at once, without waiting. False: the follower's task is needed before it can take another."""

@@ -6,12 +6,11 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import takewhile
 from typing import TypeAlias
 
 from chat.approvals import Approvals
-from chat.context import Budgets, Context
+from chat.context import Context
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
@@ -32,6 +31,7 @@ from chat.events import (
 from chat.journal import Journal
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
+from chat.policy import CrashRecovery, OverLimitError, Policy
 from chat.ports import ChatModel, Finished, ModelRequest, Store
 from chat.room import fitted_request
 from chat.runs import Run
@@ -62,41 +62,6 @@ Messages: TypeAlias = Callable[[Run, Terms], Awaitable[Sequence[Turn]]]
 """What a run asks the model; the same whenever it is asked, until the run has ended."""
 
 logger = logging.getLogger(__name__)
-
-
-class CrashRecovery(StrEnum):
-    """What becomes of an answer of which a part was shown when its process died."""
-
-    CONTINUE = "continue"
-    INTERRUPT = "interrupt"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The limits of a run.
-
-    ``budgets``: of what is sent along, :mod:`chat.room` says how. ``retries``: repeats of a request of which nothing
-    was shown. ``longest_wait``: seconds; for an upstream that asks for more, the run fails at once.
-    ``answer_limit``: characters. ``takeovers``: how often a run may change its owner without a word of progress, so
-    that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
-    in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
-    ``run_tokens``: in and out, of all its requests together, as they are reported or estimated.
-    """
-
-    system_prompt: str | None = None
-    budgets: Budgets = field(default_factory=Budgets)
-    retries: int = 2
-    longest_wait: float = 10.0
-    answer_limit: int = 1_000_000
-    crash_recovery: CrashRecovery = CrashRecovery.CONTINUE
-    takeovers: int = 8
-    steps: int = 8
-    run_seconds: float = 600.0
-    run_tokens: int = 1_000_000
-
-
-class OverLimitError(ModelError):
-    """A limit of the service's own: the model has not failed, and is not asked again."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import cast
 
+from chat.commits import Append, Settlement
 from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
 from chat.events import (
     SPEECH,
@@ -22,7 +23,7 @@ from chat.events import (
 )
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
-from chat.ports import Append, Settlement, Store
+from chat.ports import Store
 from chat.runs import RunKind
 from chat.steps import steps_of
 

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from chat.commits import Batch
 from chat.errors import ChatError
 from chat.events import Event, ReasoningDelta, TextDelta, ToolCalled, ToolDelta, ToolFinished, ends
-from chat.ports import Batch, Store
+from chat.ports import Store
 from chat.runs import Run
 from chat.spending import Said, Spending
 from chat.tracing import NO_SPAN, RunSpan

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat.commands import NewSideRun
+from chat.commits import Recollection, Tries
 from chat.context import SUMMARY_BYTES, Budgets, shortened, summary_limit
 from chat.ids import new_id
-from chat.ports import Recollection, Store, Tries
+from chat.ports import Store
 from chat.runs import Run, RunKind
 from chat.sessions import Branch, Piece, Turn
 from chat.terms import Terms

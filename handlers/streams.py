@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from chat.commits import Batch
 from chat.engine import Engine
 from chat.errors import ChatError
 from chat.following import Follower
-from chat.ports import Batch
 from chat.runs import Cursor, Run, parse_cursor
 from handlers.context import engine_of, service_of
 from handlers.formats import Encoder

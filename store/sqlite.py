@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
+from chat.commits import Append, Batch, Committed, Recollection, Tail
 from chat.errors import StoreCorruptError, StoreUnavailableError
-from chat.ports import Append, Batch, Committed, Recollection, Tail
 from chat.records import Record
 from chat.runs import Run, RunKind
 from chat.search import Hit, Search

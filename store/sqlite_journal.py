@@ -4,9 +4,9 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+from chat.commits import Append, Batch, Committed, Settlement, Tail
 from chat.errors import ChatError
 from chat.events import Event, TextDelta, ToolApproval, ToolCalled, dump, load
-from chat.ports import Append, Batch, Committed, Settlement, Tail
 from chat.runs import STATUS_OF, Run, RunKind
 from store import sqlite_memory, sqlite_usage
 from store.sqlite_rows import now_ms, rows

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Collection
 
 from chat.commands import NewSideRun
+from chat.commits import Recollection, Settlement, Tries
 from chat.events import RunCompleted
 from chat.memory import MOST_DOUBLINGS, title_of
-from chat.ports import Recollection, Settlement, Tries
 from chat.room import MESSAGE_OVERHEAD
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Branch, Piece, Summary

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from chat.commits import Append, Batch, Committed, Tail
 from chat.errors import ChatError
 from chat.events import Event, Terminal, TextDelta, answer_text
-from chat.ports import Append, Batch, Committed, Tail
 from chat.runs import Run, RunStatus
 from tests.scripted import UnsteadyStore
 

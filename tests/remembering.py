@@ -14,8 +14,8 @@ from chat.context import Budgets
 from chat.engine import Engine
 from chat.errors import ModelError
 from chat.events import Event
-from chat.generation import Policy
 from chat.memory import MemoryPolicy
+from chat.policy import Policy
 from chat.ports import ModelRequest, Part
 from chat.runs import Run, RunKind
 from chat.sessions import Summary

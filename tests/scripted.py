@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from chat.commands import NewRun
+from chat.commits import Append, Batch, Committed
 from chat.engine import Engine, Timing
 from chat.events import Event, ModelSelected, ReasoningDelta, Terminal, TextDelta, ToolDelta, ToolStarted
-from chat.generation import Policy
 from chat.ids import new_id
 from chat.live import LiveRun
 from chat.memory import MemoryPolicy
-from chat.ports import Append, Batch, ChatModel, Committed, Finished, ModelRequest, Part
+from chat.policy import Policy
+from chat.ports import ChatModel, Finished, ModelRequest, Part
 from chat.sessions import NewSession, Turn
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import NO_TRACER, Tracer

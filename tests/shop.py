@@ -13,7 +13,7 @@ from chat.events import (
     ToolStarted,
 )
 from chat.functions import tool_of
-from chat.generation import Policy
+from chat.policy import Policy
 from chat.ports import Finished, Part
 from chat.runs import Run
 from chat.tools import Toolbox, ToolContext

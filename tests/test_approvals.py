@@ -24,9 +24,10 @@ from chat.events import (
     ToolStarted,
 )
 from chat.functions import tool_of
-from chat.generation import DENIED, CrashRecovery, Generation, Policy
+from chat.generation import DENIED, Generation
 from chat.journal import Journal
 from chat.live import LiveRun
+from chat.policy import CrashRecovery, Policy
 from chat.ports import Part
 from chat.runs import Run, RunStatus
 from chat.tools import Toolbox

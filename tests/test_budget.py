@@ -7,8 +7,9 @@ import pytest
 
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, RunCompleted, RunFailed, TextDelta, ToolDelta, ToolStarted, Usage
-from chat.generation import Generation, Policy
+from chat.generation import Generation
 from chat.live import LiveRun
+from chat.policy import Policy
 from chat.ports import Finished, Part
 from chat.runs import Run
 from tests.patience import soon

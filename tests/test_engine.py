@@ -10,10 +10,10 @@ from chat import engine as chat_engine
 from chat import following as chat_following
 from chat import live as chat_live
 from chat.commands import Claim, NewRetry, OnBusy
+from chat.commits import Batch
 from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import Event, RunCancelled, RunCompleted, TextDelta, completed
-from chat.ports import Batch
 from chat.runs import Run, RunStatus
 from tests.patience import soon
 from tests.scripted import (

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat import live as chat_live
+from chat.commits import Batch
 from chat.errors import StoreUnavailableError
 from chat.events import Event, RunCancelled, TextDelta
 from chat.following import Follower, Push
 from chat.live import LiveRun, LiveRuns
-from chat.ports import Batch
 from tests.ledger import running
 from tests.patience import soon
 from tests.scripted import UnsteadyStore

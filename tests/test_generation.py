@@ -11,9 +11,10 @@ from chat.context import Budgets
 from chat.engine import Engine
 from chat.errors import ChatError, ModelError
 from chat.events import Event, ModelSelected, ReasoningDelta, RunCompleted, RunFailed, Seam, TextDelta, completed
-from chat.generation import CrashRecovery, Generation, Policy
+from chat.generation import Generation
 from chat.journal import Journal
 from chat.live import LiveRun
+from chat.policy import CrashRecovery, Policy
 from chat.ports import Finished
 from chat.runs import Run
 from chat.sessions import Branch, Turn

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from handlers.context import set_request_id
-from server import log_config
+from handlers.logs import log_config
 from tests.serving import logging_left_alone
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat.commits import Tries
 from chat.context import SUMMARY_BYTES
 from chat.memory import (
     LINE_BYTES,
@@ -18,7 +19,6 @@ from chat.memory import (
     record_of,
     title_of,
 )
-from chat.ports import Tries
 from chat.runs import RunKind
 from chat.sessions import Branch, Piece, Role, Summary, Turn
 from chat.steps import Call, Step

@@ -11,7 +11,7 @@ from chat import generation
 from chat.engine import Engine, Timing
 from chat.errors import ModelError
 from chat.events import Usage
-from chat.generation import Policy
+from chat.policy import Policy
 from chat.ports import Finished
 from tests.scripted import ScriptedModel, Step, everything, message, opened
 

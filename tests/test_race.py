@@ -11,11 +11,12 @@ import pytest
 
 from chat import upkeep
 from chat.commands import OnBusy
+from chat.commits import Batch
 from chat.engine import Engine, Timing
 from chat.errors import ChatError, ModelError
 from chat.events import Event, RunCancelled, Terminal, TextDelta, answer_text, completed
-from chat.generation import Policy
-from chat.ports import Batch, ModelRequest, Part
+from chat.policy import Policy
+from chat.ports import ModelRequest, Part
 from chat.runs import STATUS_OF, Run
 from store.sqlite import SqliteStore
 from tests.patience import PATIENCE, soon

@@ -23,7 +23,7 @@ from chat.events import (
     ToolStarted,
     Usage,
 )
-from chat.generation import CrashRecovery, Policy
+from chat.policy import CrashRecovery, Policy
 from chat.ports import Finished
 from chat.routing import Router
 from chat.runs import Run

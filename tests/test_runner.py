@@ -17,7 +17,7 @@ from chat.events import (
     TextDelta,
     completed,
 )
-from chat.generation import CrashRecovery, Policy
+from chat.policy import CrashRecovery, Policy
 from chat.runs import Run, RunStatus
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, engine_on, everything, follow, message, opened, uncounted, unsteady

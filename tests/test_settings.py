@@ -16,9 +16,9 @@ import server
 from chat.context import Budgets
 from chat.engine import Timing
 from chat.events import TextDelta
-from chat.generation import CrashRecovery, Policy
 from chat.memory import MemoryPolicy
 from chat.model import OpenAIModel
+from chat.policy import CrashRecovery, Policy
 from chat.ports import ModelRequest
 from chat.providers import ECHO
 from chat.routing import Choice

@@ -25,7 +25,8 @@ from chat.events import (
     Usage,
 )
 from chat.functions import tool_of
-from chat.generation import LOST, NOT_MADE, Policy
+from chat.generation import LOST, NOT_MADE
+from chat.policy import Policy
 from chat.ports import Finished, ModelRequest, Part, Store
 from chat.runs import Run, RunStatus
 from chat.sessions import Turn

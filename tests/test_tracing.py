@@ -19,7 +19,7 @@ from chat.engine import Engine
 from chat.errors import ModelError, StoreUnavailableError
 from chat.events import ModelSelected, TextDelta, ToolDelta, ToolStarted, Usage
 from chat.functions import tool_of
-from chat.generation import Policy
+from chat.policy import CrashRecovery, Policy
 from chat.ports import Finished, Part
 from chat.providers import Target
 from chat.sessions import Session
@@ -175,7 +175,7 @@ async def test_interrupted_run_is_an_error(file: Path, traces: Traces) -> None:
         run = await started(engine)
         await model.asked(0)
         await soon(_shown(engine, run.id))
-    policy = Policy(crash_recovery=generation.CrashRecovery.INTERRUPT)
+    policy = Policy(crash_recovery=CrashRecovery.INTERRUPT)
     async with engine_on(file, ScriptedModel(), policy, tracer=traces.tracer) as engine:
         await soon(engine.result(run.id))
     told = traces.one("invoke_agent")

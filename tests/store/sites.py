@@ -5,8 +5,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
+from chat.commits import Append, Settlement
 from chat.events import Event, Terminal, answer_text
-from chat.ports import Append, Settlement, Store
+from chat.ports import Store
 from chat.runs import Run
 from chat.steps import steps_of
 from chat.usage import Share

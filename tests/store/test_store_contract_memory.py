@@ -3,10 +3,11 @@
 import pytest
 
 from chat.commands import NewRetry, NewSideRun, Under
+from chat.commits import Tries
 from chat.errors import ChatError
 from chat.events import Event, RunFailed, TextDelta, ToolCalled, ToolFinished, ToolStarted, Usage, completed
 from chat.ids import new_id
-from chat.ports import Store, Tries
+from chat.ports import Store
 from chat.room import MESSAGE_OVERHEAD, size_of
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import NewSession, Piece, Turn

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from chat.commits import Settlement
 from chat.errors import ChatError
 from chat.events import RunCancelled, TextDelta, Usage, completed
-from chat.ports import Settlement, Store
+from chat.ports import Store
 from chat.sessions import NewSession
 from chat.spending import total_of
 from chat.usage import Share, UsageBy, UsageQuery, UsageSum
