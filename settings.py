@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     run_seconds: float = Field(600, gt=0, description="Seconds that a run may take in all, its tools included.")
     max_run_tokens: int = Field(1_000_000, ge=1, description="Tokens that a run may use in all, in and out.")
     context_tokens: int = Field(16_000, ge=1, le=MOST_TOKENS, description="Budget of the history sent to the model.")
-    model_context_tokens: str | None = Field(None, description="The same of single models, in JSON: see Memory.")
+    model_context_tokens: str | None = Field(
+        None, description="The same of single models, in JSON: see docs/models-and-tools.md."
+    )
     summaries: bool = Field(default=True, description="Whether what does not fit is summarised for the model.")
     summary_model: str | None = Field(None, description="Model that summarises; default the one that answered.")
     titles: bool = Field(default=False, description="Whether sessions without a title are given one by a model.")
@@ -123,9 +125,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest request body.")
     ping_seconds: float = Field(15, gt=0, description="Pause between the comments that keep a stream open.")
     send_timeout: float = Field(60, gt=0, description="Seconds after which a reader that stalls is dropped.")
-    prices: str | None = Field(None, description="What models cost, in JSON: see Usage and cost.")
+    prices: str | None = Field(None, description="What models cost, in JSON: see docs/observing.md.")
     metrics: bool = Field(default=True, description="Whether /metrics is there.")
-    otel_exporter_otlp_endpoint: str | None = Field(None, description="Where traces go by OTLP over HTTP: see Traces.")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="Where traces go by OTLP over HTTP: see docs/observing.md."
+    )
     otel_exporter_otlp_traces_endpoint: str | None = Field(
         None, description="The same as a whole URL, to which no `/v1/traces` is added."
     )

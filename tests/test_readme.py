@@ -11,6 +11,7 @@ from settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MODELS_AND_TOOLS = (ROOT / "docs/models-and-tools.md").read_text()
 
 
 def default_of(value: object) -> str:
@@ -46,7 +47,8 @@ def test_every_route_is_in_the_table() -> None:
 
 
 def test_mcp_servers_of_the_example_are_right(tmp_path: Path) -> None:
-    [example] = [block for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL) if "mcpServers" in block]
+    blocks = re.findall(r"```json\n(.*?)```", MODELS_AND_TOOLS, re.DOTALL)
+    [example] = [block for block in blocks if "mcpServers" in block]
     (tmp_path / "mcp.json").write_text(example)
     servers = load_servers(tmp_path / "mcp.json", {"GITHUB_TOKEN": "ghp_x"})
     assert [(server.name, server.headers.get("Authorization")) for server in servers] == [

@@ -292,9 +292,9 @@ async def test_wrong_requests_are_told_as_openai_does(serve: Serve, body: dict[s
     assert (await service.client.get("/v1/nothing")).json()["error"]["code"] == "not_found"
 
 
-async def test_lines_of_the_readme_work(service: Service) -> None:
+async def test_lines_of_the_page_on_clients_work(service: Service) -> None:
     [block] = re.findall(
-        r"^```python\n(from openai.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^```python\n(from openai.*?)^```$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL
     )
     lines = block.replace("http://localhost:8000", service.url)
     running = await asyncio.create_subprocess_exec(sys.executable, "-c", lines, stdout=asyncio.subprocess.PIPE)
