@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +15,16 @@ from chat.events import RunCancelled, RunCompleted, Terminal
 from chat.following import Follower, Push
 from chat.generation import Generation
 from chat.journal import WINDOW, Journal
-from chat.live import LiveRuns
+from chat.live import LiveRun, LiveRuns
 from chat.memory import ANSWER_LIMIT, RUN_SECONDS, TAKEOVERS, Memory, MemoryPolicy
 from chat.meter import NO_METER, Meter
 from chat.policy import Policy
 from chat.ports import ChatModel, Store
+from chat.room import size_of
 from chat.runner import Runner
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Turn
+from chat.steps import steps_of
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import NO_TRACER, Tracer
 from chat.upkeep import Upkeep
@@ -232,14 +234,16 @@ class Engine:
             self._spawn(self._interrupt(started.interrupts))
         return started
 
-    def _run_ended(self, run: Run, terminal: Terminal) -> None:
-        if run.kind is RunKind.ANSWER and isinstance(terminal, RunCompleted) and not self.draining:
-            self._spawn(self._remember(run))
+    def _run_ended(self, live: LiveRun, terminal: Terminal) -> None:
+        if live.run.kind is RunKind.ANSWER and isinstance(terminal, RunCompleted) and not self.draining:
+            said = Turn("assistant", live.answer, steps_of(live.events)[0])
+            if kinds := self._memory.wanted(live.run.model, live.sent + size_of(said)):
+                self._spawn(self._remember(live.run, kinds))
 
-    async def _remember(self, answer: Run) -> None:
+    async def _remember(self, answer: Run, kinds: Sequence[RunKind]) -> None:
         """Start what the session's memory is in need of."""
         try:
-            for new in await self._memory.due(answer):
+            for new in await self._memory.due(answer, kinds):
                 if (run := await self.store.start_side_run(new)) is not None:
                     self._runner.launch(run)
         except (StoreUnavailableError, StoreCorruptError) as error:  # the next answer asks again

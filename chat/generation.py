@@ -33,7 +33,7 @@ from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
 from chat.policy import CrashRecovery, OverLimitError, Policy
 from chat.ports import ChatModel, Finished, ModelRequest, Store
-from chat.room import fitted_request
+from chat.room import fitted_request, size_of
 from chat.runs import Run
 from chat.sessions import Turn
 from chat.spending import tokens_of, total_of
@@ -241,8 +241,10 @@ class Generation:
         ours = [spec for spec in self._tools.specs if spec.name not in theirs]
         steps, prefix = steps_of(live.events)
         selected = [event.model for event in live.events if isinstance(event, ModelSelected)]
+        messages = await self._messages(run, terms)
+        live.sent = sum(map(size_of, messages))
         request = ModelRequest(
-            await self._messages(run, terms),
+            messages,
             prefix,
             steps,
             [*ours, *terms.tools],

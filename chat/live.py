@@ -40,7 +40,8 @@ class LiveRun:
     ``events`` are visible: committed by this process, or read from the journal of another. ``closed`` means that
     no more will become visible here, be it that the run has ended or that it goes on elsewhere. ``trouble`` is set
     while its log cannot be written. ``whole`` is False while ``events`` may lack what an earlier owner committed.
-    ``began`` is when it came here, by the monotonic clock. ``shares`` of what it used are set at its end.
+    ``began`` is when it came here, by the monotonic clock. ``sent`` are the bytes of the
+    conversation that the model was asked with. ``shares`` of what it used are set at its end.
     """
 
     def __init__(self, run: Run, *, owned: bool) -> None:
@@ -52,6 +53,7 @@ class LiveRun:
         self.began = time.monotonic()
         self.spending = Spending()
         self.span: RunSpan = NO_SPAN
+        self.sent = 0
         self.shares: Sequence[Share] = ()
         self.trouble: ChatError | None = None
         self.followers = 0

@@ -21,6 +21,10 @@ FOLD_ABOVE = 0.75
 """Part of the window that the history may fill before some of it is folded into the summary. Not all of it: the next
 message and its answer need room, or the oldest messages would be in neither for a while."""
 
+SURELY_FITS = 0.15
+"""Part of the window in which everything surely fits, prompts included: they and the longest summary leave 0.6 of it,
+of which 0.45 may be filled, and the stores count calls as JSON, which is no three times as long."""
+
 FOLD_DOWN_TO = 0.5
 """Part of the window that is left then. A fold for each answer would cost as much as the answers, and move the
 beginning of what is sent each time, which providers' caches go by."""
@@ -100,15 +104,20 @@ class Memory:
         self._prompt_bytes = len((prompt or "").encode())
         self._asked = {RunKind.SUMMARY: self._to_summarize, RunKind.TITLE: self._to_entitle}
 
-    async def due(self, answer: Run) -> Sequence[NewSideRun]:
-        """The runs that are to be started now that this answer is complete.
+    def wanted(self, model: str, size: int) -> Sequence[RunKind]:
+        """The kinds that may be due when what was sent to this model, and its answer, come to so many bytes.
+
+        Few answers have to ask the store: where so little was said nothing can have to be folded.
+        """
+        fits = size <= SURELY_FITS * self._budgets.room(model)
+        return [kind for kind in self._policy.kinds if not (fits and kind is RunKind.SUMMARY)]
+
+    async def due(self, answer: Run, kinds: Sequence[RunKind]) -> Sequence[NewSideRun]:
+        """The runs of these kinds that are to be started now that this answer is complete.
 
         Raises:
             StoreUnavailableError: not now; the next answer asks again.
         """
-        kinds = self._policy.kinds
-        if not kinds:
-            return []
         known = await self._store.recollection(answer, kinds, REACH * self._budgets.room(answer.model))
         if known is None:
             return []

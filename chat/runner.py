@@ -63,7 +63,7 @@ class Runner:
         live: LiveRuns,
         generations: Mapping[RunKind, Generation],
         *,
-        on_end: Callable[[Run, Terminal], object],
+        on_end: Callable[[LiveRun, Terminal], object],
         prices: Prices | None = None,
         meter: Meter = NO_METER,
         tracer: Tracer = NO_TRACER,
@@ -162,7 +162,7 @@ class Runner:
                 await self._give_away(job.live)
             elif terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
                 logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
-                self._on_end(job.live.run, ended)
+                self._on_end(job.live, ended)
         finally:
             job.generating.cancel()
             job.span.end(ended)

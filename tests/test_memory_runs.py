@@ -34,6 +34,8 @@ from tests.remembering import (
 from tests.scripted import STOP, engine_on, everything, message
 from tests.shop import CALLS, Shop, order
 
+KINDS = [RunKind.SUMMARY, RunKind.TITLE]
+
 
 async def shown(engine: Engine, run_id: str) -> None:
     """Returns when something of the run is committed."""
@@ -197,8 +199,8 @@ async def test_session_that_is_gone_is_not_remembered(file: Path) -> None:
         await everything(engine, run.id)
         await quiet(engine)
         await engine.store.delete_session("ses_1")
-        await engine._remember(run)
-        assert await engine._memory.due(run) == []
+        await engine._remember(run, KINDS)
+        assert await engine._memory.due(run, KINDS) == []
 
 
 # --- crashes, and several processes
@@ -257,7 +259,7 @@ async def test_of_two_processes_one_makes_the_summary(file: Path, gate: asyncio.
         run = (await engine.start(message(padded("Two")))).run
         await everything(engine, run.id)
         await beside(engine)
-        due = await other._memory.due(await other.run(run.id))
+        due = await other._memory.due(await other.run(run.id), KINDS[:1])
         assert due == []
         await talk(other, "Three")
         gate.set()
@@ -274,16 +276,24 @@ async def test_who_comes_second_starts_nothing(file: Path, monkeypatch: pytest.M
         await everything(engine, run.id)
         await quiet(engine)
         engine._memory._policy = SUMMARIES
-        [new], [late] = await engine._memory.due(run), await engine._memory.due(run)
+        [new], [late] = [await engine._memory.due(run, KINDS[:1]) for _ in range(2)]
         started = await engine.store.start_side_run(new)
         assert started is not None
         assert (started.status, started.epoch, started.kind) == (RunStatus.RUNNING, 1, RunKind.SUMMARY)
         assert await engine.store.start_side_run(late) is None
 
-        async def believed(_: Run) -> list[NewSideRun]:
+        async def believed(_: Run, __: object) -> list[NewSideRun]:
             return [late]
 
         monkeypatch.setattr(engine._memory, "due", believed)
-        await engine._remember(run)
+        await engine._remember(run, KINDS)
         await quiet(engine)
     assert minds.summaries.requests == []
+
+
+async def test_store_is_asked_about_summaries_only_where_the_window_fills(file: Path) -> None:
+    minds = Minds()
+    async with engine_on(file, minds, SMALL, memory=BOTH) as engine:
+        room = SMALL.budgets.room("scripted")
+        assert engine._memory.wanted("scripted", room // 10) == [RunKind.TITLE]
+        assert engine._memory.wanted("scripted", room // 5) == KINDS
