@@ -52,7 +52,17 @@ class Matching:
     """
 
 
-Place: TypeAlias = Leaf | Under | Matching
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Behind this answer, of which the first turn is the same with results for its calls.
+
+    Where others are stored already, the turn becomes a copy beside it, and a branch of its own.
+    """
+
+    answer_id: str
+
+
+Place: TypeAlias = Leaf | Under | Matching | Answering
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ class Follower:
         """Whether :meth:`next` waits: all that is visible was handed out."""
         return self._waiter is not None and not self._waiter.done()
 
+    @property
+    def behind(self) -> bool:
+        """Whether :meth:`next` has more to hand out without waiting for it."""
+        return not self._ended if self._live is None else self._after < len(self._live.events)
+
     async def next(self) -> Batch | None:
         """The next events, when there are some; an empty batch after a nudge; None when no more come from here.
 

@@ -199,7 +199,7 @@ class OpenAIModel:
 
 def _tool(spec: ToolSpec) -> dict[str, object]:
     function = {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": function | ({"strict": True} if spec.strict else {})}
 
 
 def _messages(request: ModelRequest, placeholders: Placeholders) -> list[dict[str, object]]:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model gets to know it. ``parameters`` is a JSON schema of an object."""
+    """A tool as the model gets to know it. ``parameters`` is a JSON schema of an object.
+
+    ``strict``: the upstream is to hold the model to that schema, if it can.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, object]
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +22,14 @@ class Terms:
     """``instructions`` is a system message of the client's.
 
     ``tools`` are those that it runs itself: a run that calls one ends there, and the client brings what came of it
-    along with its next request. ``options`` go to the model as they are, such as a temperature.
+    along with its next request. ``options`` go to the model as they are, such as a temperature. ``labels`` are for the
+    client alone, which wants to be told them again with the answer.
     """
 
     instructions: str | None = None
     tools: Sequence[ToolSpec] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, object] = field(default_factory=dict)
 
 
 NO_TERMS = Terms()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from chat.commands import Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
+from chat.commands import Answering, Claim, Leaf, NewRetry, NewRun, OnBusy, Place, Started, Under
 from chat.errors import ChatError
 from chat.events import Terminal, load
 from chat.ids import new_id
@@ -152,6 +152,8 @@ def _place_turns(
             parent_id = leaf_id
         case Under(parent_id):
             _check_parent(db, session_id, parent_id)
+        case Answering(answer_id):
+            parent_id = _complete(db, session_id, answer_id, new)
         case _:
             parent_id = _beginning(db, session_id, turns[0].id)
             while new and (child := _same_child(db, session_id, parent_id, new[0])) is not None:
@@ -222,6 +224,25 @@ def _answer_calls(db: sqlite3.Connection, message_id: str, turn: Turn) -> None:
     for (stored,) in found:  # none, if it is still being written
         steps = answered(load_steps(stored), turn.steps)
         rows(db, "UPDATE messages SET steps = ? WHERE id = ?", (dump_steps(steps), message_id))
+
+
+def _complete(db: sqlite3.Connection, session_id: str, answer_id: str, new: list[Turn]) -> str | None:
+    """Keep the results that the first turn has for this answer's calls, and drop that turn; the id of the answer.
+
+    If they are not those that it has already, the turn stays, for the answer's own parent.
+    """
+    found = rows(
+        db,
+        "SELECT parent_id, steps FROM messages WHERE id = ? AND session_id = ? AND role = 'assistant'",
+        (answer_id, session_id),
+    )
+    if not found:
+        raise ChatError("not_found", "There is no such answer in this session.")
+    parent_id, steps = found[0]
+    if dump_steps(answered(load_steps(steps), new[0].steps)) != dump_steps(new[0].steps):
+        return str(parent_id) if parent_id is not None else None
+    _answer_calls(db, answer_id, new.pop(0))
+    return answer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,8 +367,9 @@ def cancel_requests(db: sqlite3.Connection, owner: int) -> list[tuple[str, str]]
 
 def _terms_row(terms: Terms) -> Sequence[str | None]:
     """The instructions as they are, and the rest as JSON, if there is any: few runs have it."""
-    rest = {"tools": [asdict(spec) for spec in terms.tools], "options": dict(terms.options)}
-    return terms.instructions, json.dumps(rest, ensure_ascii=False) if terms.tools or terms.options else None
+    tools = [asdict(spec) for spec in terms.tools]
+    rest = {"tools": tools, "options": dict(terms.options), "labels": dict(terms.labels)}
+    return terms.instructions, json.dumps(rest, ensure_ascii=False) if any(rest.values()) else None
 
 
 def find_terms(db: sqlite3.Connection, run_id: str) -> Terms:
@@ -356,4 +378,4 @@ def find_terms(db: sqlite3.Connection, run_id: str) -> Terms:
     if rest is None:
         return Terms(instructions)
     members = json.loads(rest)
-    return Terms(instructions, [ToolSpec(**spec) for spec in members["tools"]], members["options"])
+    return Terms(instructions, [ToolSpec(**spec) for spec in members["tools"]], members["options"], members["labels"])

@@ -87,6 +87,18 @@ async def test_one_that_cannot_go_on_wakes_its_task(live: LiveRun) -> None:
         assert await soon(follower.next()) is None
 
 
+async def test_it_says_whether_there_is_more_to_hand_out(live: LiveRun) -> None:
+    live.publish([ONE])
+    with closing(following(live)) as follower:
+        assert follower.behind
+        await soon(follower.next())
+        assert not follower.behind
+        live.publish([STOPPED])
+        assert follower.behind
+        await soon(follower.next())
+        assert not follower.behind
+
+
 async def test_mistake_in_a_push_reaches_the_task(live: LiveRun) -> None:
     def push(_: Batch) -> bool:
         raise OSError("gone")

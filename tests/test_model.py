@@ -77,7 +77,7 @@ async def test_tools_and_what_they_have_answered_are_told_to_the_model() -> None
         [Turn("user", "Hi"), Turn("assistant", "Look: it rains.", [Step("Look: ", [asked])]), Turn("user", "And now?"),
          Turn("assistant", "", [Step("", [lost])])],
         steps=[Step("Again. ", [failed])],
-        tools=[ToolSpec("weather", "The weather.", {"type": "object"})],
+        tools=[ToolSpec("weather", "The weather.", {"type": "object"}), ToolSpec("now", "", {}, strict=True)],
     )  # fmt: skip
     async with playing(completion("Rain.")) as (upstream, model):
         await ask(model, request)
@@ -95,7 +95,8 @@ async def test_tools_and_what_they_have_answered_are_told_to_the_model() -> None
         return {"role": "tool", "tool_call_id": call_id, "content": text}
 
     function = {"name": "weather", "description": "The weather.", "parameters": {"type": "object"}}
-    assert body["tools"] == [{"type": "function", "function": function}]
+    strict = {"name": "now", "description": "", "parameters": {}, "strict": True}
+    assert body["tools"] == [{"type": "function", "function": function}, {"type": "function", "function": strict}]
     assert body["messages"] == [
         {"role": "user", "content": "Hi"},
         called("call_1", '{"city": "Oslo"}', "Look: "),

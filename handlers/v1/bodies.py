@@ -6,7 +6,6 @@ from pydantic import Field, StringConstraints
 
 from chat.commands import OnBusy
 from handlers.bodies import Body, Id, Key, ModelName, UserId
-from handlers.terms import NO_PARAMETERS
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -69,8 +68,9 @@ class CompletionMessage(Body):
 
 class FunctionSpec(Body):
     name: ToolName
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=lambda: NO_PARAMETERS)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = Field(None, description="Whether the model is held to the schema.")
 
 
 class ToolBody(Body):

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from chat.commands import Claim, Leaf, Matching, NewRun
 from chat.ids import anonymous_user, new_id
 from chat.sessions import NewSession
-from chat.terms import Terms, ToolSpec
+from chat.terms import Terms
 from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import Reply, body_of, checked
 from handlers.chat import within_limit
@@ -14,6 +14,7 @@ from handlers.formats.completions import CompletionChunks
 from handlers.models import chosen_model
 from handlers.terms import terms_of
 from handlers.v1.bodies import DELIVERY, OPTIONS, CompletionBody, CompletionMetadata
+from handlers.v1.tools import tools_of
 from handlers.v1.turns import instructions_of, turns_of
 from handlers.v1.views import completion_view
 
@@ -53,7 +54,6 @@ def _session_named(request: Request, body: CompletionBody) -> str | None:
 
 
 async def _terms(request: Request, body: CompletionBody, session_id: str | None) -> Terms:
-    functions = [tool.function for tool in body.tools or ()]
-    tools = [ToolSpec(function.name, function.description, function.parameters) for function in functions]
+    tools = tools_of([tool.function for tool in body.tools or ()])
     options = body.model_dump(include=OPTIONS, exclude_none=True)
     return await terms_of(request, instructions_of(body.messages), tools, options, session_id)

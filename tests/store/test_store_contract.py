@@ -34,7 +34,12 @@ ANSWER = (TextDelta("Hi "), TextDelta("there"), DONE)
 AWKWARD = " \n\r\n\0 'quoted' \"too\" \\ % ☃ \U0001f9d1‍\U0001f680 \ufeff{[null,"
 """Texts come back as they were, whatever they are made of."""
 
-TERMS = Terms("Be brief", [ToolSpec("look", "Looks.", {"type": "object"})], {"temperature": 0, "stop": ["\0", "☃"]})
+TERMS = Terms(
+    "Be brief",
+    [ToolSpec("look", "Looks.", {"type": "object"}), ToolSpec("ask", "", {}, strict=True)],
+    {"temperature": 0, "stop": ["\0", "☃"]},
+    {"metadata": {"☃": "\0"}},
+)
 
 
 async def started(store: Store, text: str = "Hello", session_id: str = "ses_1", **more: object) -> Run:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chat.commands import Claim
+from chat.commands import Answering, Claim, OnBusy
 from chat.errors import ChatError
 from chat.events import (
     Event,
@@ -175,6 +175,57 @@ async def test_deleted_session_leaves_nothing_of_a_run_that_was_put_aside(store:
     await store.delete_session("ses_1")
     assert "Look: " not in repr(await store.tail(0))
     assert await logged(store, run.id) == []
+
+
+async def left_open(store: Store) -> Run:
+    """A run that ended where it called a tool of the client's."""
+    run = (await store.start_run(message("Hello"))).run
+    log: list[Event] = [TextDelta("Look: "), ToolStarted("1", "f"), ToolCalled("1", "f", "{}")]
+    await store.commit([said(run, *log, completed("Look: ", "tool_calls", None))])
+    return run
+
+
+def with_result(text: str) -> Turn:
+    return Turn("assistant", "Look: ", (Step("Look: ", (Call("1", "f", "{}", text),)),))
+
+
+async def test_results_complete_the_answer_that_called(store: Store) -> None:
+    first = await left_open(store)
+    place, turns = Answering(first.answer_id), [with_result("A cloud")]
+    second = (await store.start_run(message("", place=place, turns=turns))).run
+    assert second.message_id == first.answer_id
+    assert (await store.history(second.message_id, 1000))[-1] == turns[0]
+    await store.commit([said(second, completed("", "stop", None))])
+    third = (await store.start_run(message("", place=place, turns=[*turns, Turn("user", "And?")]))).run
+    assert await store.history(third.message_id, 1000) == [Turn("user", "Hello"), *turns, Turn("user", "And?")]
+    assert len((await store.messages("ses_1", 10, None)).items) == 4
+
+
+async def test_other_results_are_a_branch(store: Store) -> None:
+    first = await left_open(store)
+    for text in ("A cloud", "Sun"):
+        new = message("", place=Answering(first.answer_id), turns=[with_result(text)])
+        run = (await store.start_run(new)).run
+        assert await store.history(run.message_id, 1000) == [Turn("user", "Hello"), with_result(text)]
+        await store.commit([said(run, completed("", "stop", None))])
+    assert (await store.history(first.answer_id, 1000))[-1] == with_result("A cloud")
+    copy = next(m for m in (await store.messages("ses_1", 10, None)).items if m.id == run.message_id)
+    assert (copy.parent_id, copy.run_id) == (first.message_id, None)
+
+
+async def test_other_results_of_an_answer_at_the_root_are_one_too(store: Store) -> None:
+    root = (await store.start_run(message("", turns=[with_result("A cloud")]))).run.message_id
+    new = message("", place=Answering(root), turns=[with_result("Sun")], on_busy=OnBusy.QUEUE)
+    run = (await store.start_run(new)).run
+    assert await store.history(run.message_id, 1000) == [with_result("Sun")]
+
+
+async def test_results_are_for_answers_of_the_same_session(store: Store) -> None:
+    first = await left_open(store)
+    for answer_id, session_id in ((first.message_id, "ses_1"), (first.answer_id, "ses_2"), ("msg_unknown", "ses_1")):
+        with pytest.raises(ChatError) as refused:
+            await store.start_run(message("", session_id, place=Answering(answer_id), turns=[with_result("A cloud")]))
+        assert refused.value.code == "not_found"
 
 
 def record(number: int, kind: str = "note", session_id: str = "ses_1", user_id: str = "ann") -> Record:
