@@ -49,18 +49,13 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """Whether there is more to hand out at once; what has ended is read to its end."""
-        return self._live is None or self._after < len(self._live.events)
+        """Whether :meth:`next` has more to hand out without waiting for it."""
+        return not self._ended if self._live is None else self._after < len(self._live.events)
 
     @property
     def waiting(self) -> bool:
         """Whether :meth:`next` waits: all that is visible was handed out."""
         return self._waiter is not None and not self._waiter.done()
-
-    @property
-    def behind(self) -> bool:
-        """Whether :meth:`next` has more to hand out without waiting for it."""
-        return not self._ended if self._live is None else self._after < len(self._live.events)
 
     async def next(self) -> Batch | None:
         """The next events, when there are some; an empty batch after a nudge; None when no more come from here.

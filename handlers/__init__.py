@@ -27,6 +27,7 @@ from handlers import (
 from handlers.ui import chat as ui_chat
 from handlers.v1 import completions as v1_completions
 from handlers.v1 import models as v1_models
+from handlers.v1 import responses as v1_responses
 
 ROUTES: list[BaseRoute] = [
     Route("/", ops.root),
@@ -68,6 +69,9 @@ ROUTES: list[BaseRoute] = [
     Route("/v1/models", v1_models.list_models, name="list_openai_models"),
     Route("/v1/models/{model:path}", v1_models.get_model, name="get_openai_model"),
     Route("/v1/chat/completions", v1_completions.create_completion, methods=["POST"]),
+    Route("/v1/responses", v1_responses.create_response, methods=["POST"]),
+    Route("/v1/responses/{response_id}", v1_responses.get_response),
+    Route("/v1/responses/{response_id}/cancel", v1_responses.cancel_response, methods=["POST"]),
 ]
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -127,11 +127,20 @@ async def _cancelled_by_leaving(request: Request, run_id: str) -> AsyncIterator[
 
 
 async def _waited(request: Request, run: Run, headers: dict[str, str], shape: Shape) -> Response:
+    return JSONResponse(shape(*await outcome(request, run.id)), headers=headers)
+
+
+async def outcome(request: Request, run_id: str) -> tuple[Run, Turn]:
+    """The run when it has ended, and what it said.
+
+    Raises:
+        ChatError: why it failed, if it did; and whatever waiting for it raises.
+    """
     engine = engine_of(request)
-    ended = await engine.result(run.id)
+    ended = await engine.result(run_id)
     said = await engine.answer(ended)
     if isinstance(ended.terminal, RunFailed):
         failure = ended.terminal
-        details = {"run_id": run.id, "retryable": failure.retryable, "answer": said.content}
+        details = {"run_id": run_id, "retryable": failure.retryable, "answer": said.content}
         raise ChatError(failure.code, failure.message, details=details, retry_after=failure.retry_after)
-    return JSONResponse(shape(ended, said), headers=headers)
+    return ended, said

@@ -34,6 +34,7 @@ _PATH = {
     "call_id": "The call, as `tool.approval` names it.",
     "session_id": "The session.",
     "model": "The model.",
+    "response_id": "The response.",
 }
 _RESPONSE = {
     "X-Request-Id": ("The request's id in the service's log: the one it came with, or a new one.", _ID),

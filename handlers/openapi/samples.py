@@ -28,6 +28,7 @@ from chat.routing import Choice
 from chat.runs import Run, RunStatus
 from chat.search import Hit
 from chat.sessions import Message, Session, Summary, Turn
+from chat.terms import NO_TERMS
 from chat.usage import UsageBy, UsageSum
 from handlers.ag_ui import RunAgentInput
 from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
@@ -35,10 +36,13 @@ from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.formats.completions import CompletionChunks
 from handlers.formats.frames import notice, retry
+from handlers.formats.response_views import ResponseView
+from handlers.formats.responses import ResponseEvents
 from handlers.formats.ui_messages import UIMessages
 from handlers.listings import RecordsView, SearchView, TemplatesView, hit_view, record_view, template_view
 from handlers.ui.bodies import UIChatBody, UIStopBody
 from handlers.v1.bodies import CompletionBody
+from handlers.v1.response_bodies import ResponseBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView, completion_view
 from handlers.views import (
     AnswerView,
@@ -133,6 +137,14 @@ EVENTS: tuple[Event, ...] = (
 )
 """One of each kind."""
 
+
+def _response() -> ResponseView:
+    told = ResponseEvents(NO_TERMS)
+    told.opening(RUN, 0)
+    told.encode(RUN.id, 1, [*_SAID, _COMPLETED])
+    return told.response(_OVER)
+
+
 EXAMPLES: Mapping[type, object] = {
     ChatBody: {"message": "Say hello", "session_id": "demo"},
     MessagesBody: {"messages": [{"role": "user", "content": "Say hello"}], "sessionId": "demo"},
@@ -166,6 +178,8 @@ EXAMPLES: Mapping[type, object] = {
         "runId": "run-1",
         "messages": [{"id": "1", "role": "user", "content": "Say hello"}],
     },
+    ResponseBody: {"model": RUN.model, "input": "Say hello", "background": True, "stream": True},
+    ResponseView: _response(),
     RunView: run_view(RUN),
     AnswerView: {**run_view(_OVER), "answer": _TEXT},
     QueryView: {"model": RUN.model, "answer": _TEXT},
@@ -207,6 +221,7 @@ STREAMS: Mapping[str, Stream] = {
     "parts": _stream("The AI SDK's UI messages", UIMessages(), *_SAID, _COMPLETED),
     "chunks": _stream("Chunks", CompletionChunks(usage=True), *_SAID, _COMPLETED),
     "ag-ui": _stream("AG-UI", AgUiEvents(RUN.session_id, "run-1"), *_SAID, _COMPLETED),
+    "response": _stream("Events of a response", ResponseEvents(NO_TERMS), *_SAID, _COMPLETED),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
     "later": _stream(
         "Come back with the same cursor",

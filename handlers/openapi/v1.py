@@ -1,7 +1,9 @@
 """What OpenAI's API is for here."""
 
-from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, START, Answer, Operation
+from handlers.formats.response_views import ResponseView
+from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
 from handlers.v1.bodies import CompletionBody
+from handlers.v1.response_bodies import ResponseBody, ResponseQuery
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView
 
 V1: dict[str, Operation] = {
@@ -37,6 +39,55 @@ V1: dict[str, Operation] = {
             202: ACCEPTED,
         },
         raises=(*BODY, "run_in_progress", "run_stopped", *START, *FOLLOW, *MODEL),
+        openai=True,
+    ),
+    "POST /v1/responses": Operation(
+        tag="OpenAI",
+        summary="Ask for a response",
+        description="For the clients of OpenAI's responses, as they are. `previous_response_id` continues that, "
+        "wherever its session is by now; `conversation` is a session and the input what is new in it; with the header "
+        "alone, several messages are the whole conversation, as in chat completions. `tools` are the client's: a "
+        "run that calls one ends there, and the next request brings the `function_call_output`. Calls of the service's "
+        "own tools appear as `mcp_call`. What is not text is not taken.",
+        body=ResponseBody,
+        headers=("Idempotency-Key", "Last-Event-ID", "X-Session-Id"),
+        answers={
+            200: Answer(
+                description="The response: whole, its events with `stream`, or as it begins with `background`.",
+                view=ResponseView,
+                streams=("response",),
+                headers=RUN,
+            ),
+            204: SEEN,
+        },
+        raises=(*BODY, "template_unknown", "run_in_progress", *START, *FOLLOW, *MODEL),
+        openai=True,
+    ),
+    "GET /v1/responses/{response_id}": Operation(
+        tag="OpenAI",
+        summary="Look at a response, or follow it",
+        description="Any run is a response: `resp_` stands for the `run_` of its id. A stop is told as "
+        "`response.failed`, with the status `cancelled`.",
+        query=ResponseQuery,
+        headers=("Last-Event-ID",),
+        answers={
+            200: Answer(
+                description="The response as it is now, or with `stream` what follows up to its end.",
+                view=ResponseView,
+                streams=("response",),
+                headers=RUN,
+            ),
+            204: SEEN,
+        },
+        raises=("invalid_request", "cursor_mismatch", *FOLLOW),
+        openai=True,
+    ),
+    "POST /v1/responses/{response_id}/cancel": Operation(
+        tag="OpenAI",
+        summary="Stop a response",
+        description="In the background or not. One that has ended stays as it is.",
+        answers={200: Answer(description="The response as it is then.", view=ResponseView)},
+        raises=("not_found", *STORE),
         openai=True,
     ),
 }

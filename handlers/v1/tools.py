@@ -9,11 +9,6 @@ from handlers.v1.bodies import FunctionSpec
 
 def tools_of(functions: Iterable[FunctionSpec]) -> Sequence[ToolSpec]:
     return [
-        ToolSpec(
-            function.name,
-            function.description or "",
-            function.parameters or NO_PARAMETERS,
-            strict=bool(function.strict),
-        )
-        for function in functions
+        ToolSpec(tool.name, tool.description or "", tool.parameters or NO_PARAMETERS, strict=bool(tool.strict))
+        for tool in functions
     ]

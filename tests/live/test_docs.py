@@ -87,6 +87,13 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     await call("POST", "/v1/chat/completions", json=completion)
     await call("POST", "/v1/chat/completions", json=completion | {"stream": True})
 
+    response = (await call("POST", "/v1/responses", json={"input": "Hi"})).json()["id"]
+    await call("POST", "/v1/responses", json={"input": [{"role": "user", "content": "Hi"}], "stream": True})
+    await call("POST", "/v1/responses", json={"input": "Hi", "background": True, "previous_response_id": response})
+    await call("GET", f"/v1/responses/{response}")
+    await call("GET", f"/v1/responses/{response}", params={"stream": True, "starting_after": 3})
+    await call("POST", f"/v1/responses/{response}/cancel")
+
     await call("GET", f"/runs/{run_id}")
     await call("GET", f"/runs/{run_id}/events", params={"after": "1"})
     assert (await call("GET", f"/runs/{run_id}/events", headers=end)).status_code == 204

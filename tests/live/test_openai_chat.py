@@ -4,8 +4,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import openai
@@ -14,52 +13,14 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from tests.live.conftest import Serve
+from tests.live.openai_clients import LOOK, calling, calling_ours, talking, user
 from tests.live.service import PATIENCE, ROOT, Service
-from tests.upstream import Reply, Upstream, chunk, completion, done, finish, refusal, reply, sse
-
-LOOK = {
-    "type": "function",
-    "function": {
-        "name": "look",
-        "description": "Looks at a city's sky.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-
+from tests.upstream import chunk, completion, refusal, reply, sse
 
 DEEP = json.loads('{"a":' * 600 + "1" + "}" * 600)
 """Can be read, and not be written down again."""
 
 Hook: TypeAlias = Callable[[ChatCompletionChunk], Awaitable[object]]
-Talk: TypeAlias = tuple[AsyncOpenAI, Service, Upstream]
-
-
-@asynccontextmanager
-async def talking(
-    serve: Serve, *replies: Reply, **settings: str
-) -> AsyncIterator[tuple[AsyncOpenAI, Service, Upstream]]:
-    async with Upstream(*replies) as upstream:
-        service = await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted", MODEL_RETRIES="0", **settings)
-        async with AsyncOpenAI(base_url=f"{service.url}/v1", api_key="any", timeout=PATIENCE, max_retries=0) as client:
-            yield client, service, upstream
-
-
-def user(text: str) -> Any:
-    return {"role": "user", "content": text}
-
-
-def calling(call_id: str, city: str) -> Reply:
-    def piece(**members: object) -> bytes:
-        return sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **members}]}}]})
-
-    return reply(
-        chunk("I look. "),
-        piece(id=call_id, type="function", function={"name": "look", "arguments": ""}),
-        piece(function={"arguments": '{"city": '}),
-        piece(function={"arguments": f'"{city}"}}'}),
-        finish("tool_calls"),
-        done(),
-    )
 
 
 async def streamed(
@@ -206,12 +167,6 @@ async def test_service_runs_its_own_tools_without_a_word_to_the_client(serve: Se
             await client.chat.completions.create(model="scripted", messages=[user("Hi")], tools=taken)
 
 
-def calling_ours() -> Reply:
-    function = {"name": "submit_feedback", "arguments": json.dumps({"feedback": "Lockers", "topic": "Ginza"})}
-    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-    return reply(sse({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}), finish("tool_calls"), done())
-
-
 async def test_failures_raise_before_and_within_the_stream(serve: Serve) -> None:
     gate = asyncio.Event()
     broken = reply(chunk("Half "), gate, sse({"error": {"message": "secret", "code": 500}}))
@@ -293,13 +248,12 @@ async def test_wrong_requests_are_told_as_openai_does(serve: Serve, body: dict[s
 
 
 async def test_lines_of_the_page_on_clients_work(service: Service) -> None:
-    [block] = re.findall(
-        r"^```python\n(from openai.*?)^```$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    lines = block.replace("http://localhost:8000", service.url)
+    page = (ROOT / "docs/clients.md").read_text()
+    blocks = re.findall(r"^```python\n((?:from openai|stream = client).*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("http://localhost:8000", service.url)
     running = await asyncio.create_subprocess_exec(sys.executable, "-c", lines, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(PATIENCE * 2):
         said, _ = await running.communicate()
-    assert said.decode() == "Hello from OpenAI"
+    assert said.decode() == "Hello from OpenAIHello again"
     messages = (await service.client.get("/sessions/demo/messages")).json()["messages"]
-    assert [message["content"] for message in messages] == ["Hello from OpenAI", "Hello from OpenAI"]
+    assert [message["content"] for message in messages] == ["Hello from OpenAI"] * 2 + ["Hello again"] * 2

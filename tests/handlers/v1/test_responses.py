@@ -1,0 +1,58 @@
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from chat.events import ToolDelta, ToolStarted
+from chat.ports import Finished
+from tests.scripted import STOP, ScriptedModel
+from tests.serving import Client, served
+
+CALL = ToolStarted("1", "look"), ToolDelta("1", "{}"), Finished("tool_calls")
+LOOK = {"type": "function", "name": "look", "parameters": None}
+
+
+async def test_response_outlives_its_events(tmp_path: Path) -> None:
+    async with served(tmp_path, ScriptedModel(["I ", "look. ", *CALL])) as client:
+        asked = {"input": "Hi", "tools": [LOOK]}
+        response = (await client.post("/v1/responses", json=asked)).json()
+        path = f"/v1/responses/{response['id']}"
+        whole = (await client.get(path, params={"stream": "true"})).text
+        await client.app.state.engine.store.sweep(0)
+        assert (await client.get(path)).json() == response
+        again = await client.get(path, params={"stream": "true"})
+        assert again.headers["content-type"].startswith("text/event-stream")
+        assert again.headers["cache-control"] == "no-store"
+        *told, end = events(again.text)
+        assert [event["delta"] for event in told if event["type"] == "response.output_text.delta"] == ["I look. "]
+        assert end["response"] == events(whole)[-1]["response"]
+        for more, headers in (({"starting_after": "1"}, {}), ({}, {"Last-Event-ID": f"run_{response['id'][5:]}.1"})):
+            gone = await client.get(path, params={"stream": "true", **more}, headers=headers)
+            assert (gone.status_code, gone.json()["error"]["code"]) == (410, "cursor_expired")
+
+
+def events(stream: str) -> list[Any]:
+    return [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
+
+
+async def test_results_that_come_once_more_are_the_same_request(tmp_path: Path) -> None:
+    async with served(tmp_path, ScriptedModel(CALL, ["Sun.", STOP])) as client:
+        await client.post("/v1/responses", json={"input": "Hi", "tools": [LOOK], "conversation": "c"})
+        output = {"type": "function_call_output", "call_id": "1", "output": "Sun"}
+        asked: Any = {"json": {"input": [output], "conversation": "c"}, "headers": {"Idempotency-Key": "key"}}
+        first, again = [await client.post("/v1/responses", **asked) for _ in range(2)]
+        assert first.json()["output"][0]["content"][0]["text"] == "Sun."
+        assert again.json() == first.json()
+        assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_response_in_a_session_that_waits_says_so(client: Client, gate: asyncio.Event) -> None:
+    gate.clear()
+    first, second = [
+        (await client.post("/v1/responses", json={"input": "Hi", "conversation": "c", **more})).json()
+        for more in ({"background": True}, {"background": True, "on_busy": "queue"})
+    ]
+    assert (first["status"], second["status"]) == ("in_progress", "queued")
+    stopped = (await client.post(f"/v1/responses/{second['id']}/cancel")).json()
+    assert (stopped["status"], stopped["output"], stopped["usage"]) == ("cancelled", [], None)
+    gate.set()
