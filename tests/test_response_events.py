@@ -27,6 +27,7 @@ from chat.events import (
     TextDelta,
     ToolApproval,
     ToolCalled,
+    ToolDecided,
     ToolDelta,
     ToolFinished,
     ToolStarted,
@@ -63,6 +64,7 @@ LOG: list[Event] = [
     ToolCalled("c1", "order", '{"tea": 1}'),
     ToolApproval("c1"),
     Seam(2),
+    ToolDecided("c1", approved=True),
     ToolFinished("c1", result="ordered"),
     ModelSelected("other", "fallback", "upstream_timeout"),
     TextDelta("Now you."),
@@ -242,6 +244,8 @@ def test_response_says_how_far_it_is() -> None:
     waiting = replace(RUN, status=RunStatus.QUEUED)
     assert now([], run=waiting)["status"] == "queued"
     assert now([])["status"] == "in_progress"
+    asking = now(LOG[:9], THEIRS)["output"][2]
+    assert (asking["status"], asking["approval_request_id"]) == ("calling", "c1")
     assert now([TextDelta("Hi")], run=waiting)["status"] == "in_progress"  # it has begun since
     assert now(LOG[:3], THEIRS)["output"][1]["content"][0]["text"] == 'Hello "you"\n'
     over = replace(RUN, status=RunStatus.COMPLETED, finished_at=1_795_255_201_000)

@@ -72,6 +72,7 @@ class CallItem:
     name: str
     written: list[str] = field(default_factory=list)
     status: Any = "in_progress"
+    waits: bool = False
     output: str | None = None
     error: str | None = None
 
@@ -103,7 +104,7 @@ class CallItem:
             "server_label": SERVER,
             "name": self.name,
             "arguments": "".join(self.written),
-            "approval_request_id": None,
+            "approval_request_id": self.call_id if self.waits else None,
             "output": self.output,
             "error": error,
         }

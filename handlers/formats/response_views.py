@@ -72,7 +72,7 @@ class McpCallItem(TypedDict):
     server_label: str
     name: str
     arguments: str
-    approval_request_id: None
+    approval_request_id: Annotated[str | None, Field(description="While it waits for a yes: its id for that.")]
     output: str | None
     error: ToolError | None
 

@@ -16,7 +16,9 @@ from chat.events import (
     RunInterrupted,
     Terminal,
     TextDelta,
+    ToolApproval,
     ToolCalled,
+    ToolDecided,
     ToolDelta,
     ToolFinished,
     ToolStarted,
@@ -39,7 +41,6 @@ from handlers.formats.response_views import (
 
 Incomplete: TypeAlias = Literal["max_output_tokens", "content_filter"]
 _INCOMPLETE: Mapping[str, Incomplete] = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_BUSY = {"upstream_rate_limited"}
 
 
 class ResponseEvents(Encoder):
@@ -97,8 +98,8 @@ class ResponseEvents(Encoder):
 
     def response(self, run: Run) -> ResponseView:
         """The response as far as it was told; ``run`` is what is known of its run now."""
-        waits = run.status is RunStatus.QUEUED and self.number == 0
-        view = self._response(self._status() or ("queued" if waits else "in_progress"))
+        status: ResponseStatus = "queued" if run.status is RunStatus.QUEUED and self.number == 0 else "in_progress"
+        view = self._response(status if self._ended is None else _status_of(self._ended))
         if view["status"] == "completed" and run.finished_at is not None:
             view["completed_at"] = run.finished_at // 1000
         return view
@@ -113,18 +114,27 @@ class ResponseEvents(Encoder):
                 self._write("reasoning_text", text)
             case ToolStarted(call_id, name):
                 self._start_call(call_id, name)
-            case ToolDelta(call_id, text) if call_id in self._calls:
-                call = self._calls[call_id]
-                call.written.append(text)
-                self._tell(f"response.{call.kind}_arguments.delta", **call.place, delta=text)
-            case ToolCalled(call_id, _, arguments) if call_id in self._calls:
-                self._called(self._calls[call_id], arguments)
-            case ToolFinished(call_id, result, error) if call_id in self._calls:
-                self._finished(self._calls.pop(call_id), result, error)
+            case ToolDelta() | ToolCalled() | ToolApproval() | ToolDecided() | ToolFinished():
+                if event.call_id in self._calls:
+                    self._take_call(self._calls[event.call_id], event)
             case ModelSelected(model):
                 self._model = model
             case RunCompleted() | RunFailed() | RunCancelled() | RunInterrupted():
                 self._end(event)
+
+    def _take_call(
+        self, call: CallItem, event: ToolDelta | ToolCalled | ToolApproval | ToolDecided | ToolFinished
+    ) -> None:
+        match event:
+            case ToolDelta(_, text):
+                call.written.append(text)
+                self._tell(f"response.{call.kind}_arguments.delta", **call.place, delta=text)
+            case ToolCalled(_, _, arguments):
+                self._called(call, arguments)
+            case ToolFinished(_, result, error):
+                self._finished(call, result, error)
+            case _:  # no event says so, but the response itself does
+                call.waits = isinstance(event, ToolApproval)
 
     def _write(self, kind: Literal["output_text", "reasoning_text"], text: str) -> None:
         if self._text is None or self._text.kind != kind:
@@ -169,6 +179,7 @@ class ResponseEvents(Encoder):
 
     def _finished(self, call: CallItem, result: str | None, error: str | None) -> None:
         """A tool of ours has answered; or the call was cut off while it was written, be it theirs or ours."""
+        del self._calls[call.call_id]
         if call.kind == "mcp_call":
             call.output, call.error = result, error
             call.status = "completed" if error is None else "failed"
@@ -177,18 +188,14 @@ class ResponseEvents(Encoder):
             call.status = "incomplete"
         self._tell_item("done", call)
 
-    def _end(self, event: Terminal) -> None:
-        self._ended = event
-        outcome = "failed"
-        if isinstance(event, RunCompleted):
-            outcome = "incomplete" if event.finish_reason in _INCOMPLETE else "completed"
-            self._close_text("incomplete" if outcome == "incomplete" else "completed")
+    def _end(self, ending: Terminal) -> None:
+        self._ended, status = ending, _status_of(ending)
+        if status == "completed" or status == "incomplete":
+            self._close_text(status)
         for item in self._items:
             if item.status in ("in_progress", "calling"):
                 item.status = "incomplete"
-        status = self._status()
-        assert status is not None
-        self._tell(f"response.{outcome}", response=self._response(status))
+        self._tell(f"response.{'failed' if status == 'cancelled' else status}", response=self._response(status))
 
     def _tell_item(self, what: Literal["added", "done"], item: TextItem | CallItem) -> None:
         self._tell(f"response.output_item.{what}", output_index=item.index, item=item.view())
@@ -206,18 +213,6 @@ class ResponseEvents(Encoder):
     @property
     def _key(self) -> str:
         return self._run.id.removeprefix("run_")
-
-    def _status(self) -> ResponseStatus | None:
-        """How it has ended, if it has."""
-        match self._ended:
-            case None:
-                return None
-            case RunCompleted(finish_reason=reason):
-                return "incomplete" if reason in _INCOMPLETE else "completed"
-            case RunCancelled():
-                return "cancelled"
-            case _:
-                return "failed"
 
     def _response(self, status: ResponseStatus) -> ResponseView:
         labels: Mapping[str, Any] = self.terms.labels
@@ -278,14 +273,21 @@ def _frame(name: str, number: int, members: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
+def _status_of(ending: Terminal) -> ResponseStatus:
+    match ending:
+        case RunCompleted(finish_reason=reason):
+            return "incomplete" if reason in _INCOMPLETE else "completed"
+        case RunCancelled():
+            return "cancelled"
+        case _:
+            return "failed"
+
+
 def _error_of(ending: Terminal | None) -> ResponseError | None:
     match ending:
         case RunFailed(code, message):
-            return {
-                "code": "rate_limit_exceeded" if code in _BUSY else "server_error",
-                "message": message,
-                "type": code,
-            }
+            busy = code == "upstream_rate_limited"
+            return {"code": "rate_limit_exceeded" if busy else "server_error", "message": message, "type": code}
         case RunInterrupted(reason):
             return {"code": "server_error", "message": f"The answer was cut off: {reason}", "type": "run_interrupted"}
         case _:

@@ -119,6 +119,22 @@ async def test_killed_service_only_interrupts(serve: Serve) -> None:
         assert service.rows("SELECT max(epoch), count(*) FROM runs") == [(2, 1)]
 
 
+async def test_other_workers_know_the_response_as_well(serve: Serve) -> None:
+    service = await serve(STREAM_DELAY="0.1", WORKERS="2")
+    async with python_client(service) as client:
+        events = await events_of(client, WORDS, 5, background=True)
+
+    async def seen_by_another_connection() -> list[ResponseStreamEvent]:
+        async with python_client(service) as client:
+            polled = await client.responses.retrieve(id_of(events))
+            assert polled.output_text.startswith(text_of(events))
+            return await rest_of(client, polled.id, events[-1].sequence_number)
+
+    for rest in await asyncio.gather(*[seen_by_another_connection() for _ in range(8)]):
+        assert [event.sequence_number for event in [*events, *rest]] == list(range(len(events) + len(rest)))
+        assert text_of([*events, *rest]) == WORDS
+
+
 async def test_service_that_stops_says_where_to_go_on(serve: Serve) -> None:
     service = await serve(STREAM_DELAY="0.1", DRAIN_SECONDS="0")
     async with python_client(service) as client:

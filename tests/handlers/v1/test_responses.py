@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from openai.types.responses import Response
+
 from chat.events import ToolDelta, ToolStarted
 from chat.ports import Finished
 from tests.scripted import STOP, ScriptedModel
@@ -56,3 +58,25 @@ async def test_response_in_a_session_that_waits_says_so(client: Client, gate: as
     stopped = (await client.post(f"/v1/responses/{second['id']}/cancel")).json()
     assert (stopped["status"], stopped["output"], stopped["usage"]) == ("cancelled", [], None)
     gate.set()
+
+
+async def test_response_gives_back_what_was_asked(tmp_path: Path) -> None:
+    asked = {
+        "input": "Hi",
+        "instructions": "Be kind",
+        "max_output_tokens": 9,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "low"},
+        "temperature": 0.5,
+        "text": {"format": {"type": "json_schema", "name": "sky", "schema": {"type": "object"}}, "verbosity": "low"},
+        "tool_choice": {"type": "function", "name": "look"},
+        "tools": [{"type": "function", "name": "look", "description": "", "parameters": {"a": {}}, "strict": True}],
+        "top_p": 1.0,
+    }
+    model = ScriptedModel()
+    async with served(tmp_path, model) as client:
+        response = (await client.post("/v1/responses", json=asked)).json()
+        Response.model_validate(response)
+        assert {"input": "Hi"} | {name: response[name] for name in asked if name != "input"} == asked
+        assert model.requests[0].request.tools[0].strict
