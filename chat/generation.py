@@ -121,11 +121,12 @@ class Generation:
         self._meter = meter
         self._messages = messages or Context(store, policy.budgets, policy.system_prompt).messages
 
-    def resume(self, live: LiveRun) -> bool:
+    def resume(self, live: LiveRun, theirs: Collection[str] = ()) -> bool:
         """Make a run that was taken over ready to go on; False if it has to be interrupted instead.
 
         When nothing was shown it simply starts over. Else the seam is recorded, and the model will be asked to
-        go on from the stored text. Calls that have no answer get one: they are not made again.
+        go on from the stored text. Calls that have no answer get one: they are not made again. Those of the client's
+        tools, which are ``theirs``, are left to it.
         """
         if not live.events:
             return live.run.epoch <= self._policy.takeovers
@@ -136,8 +137,9 @@ class Generation:
         if interrupts and not patient:
             return False
         self._journal.append(live, Seam(live.run.epoch))
+        left = {event.call_id for event in live.events if isinstance(event, ToolCalled) and event.name in theirs}
         for call_id, stage in cut.items():
-            if stage is not Stage.WAITING:
+            if stage is not Stage.WAITING and call_id not in left:
                 self._journal.append(live, ToolFinished(call_id, error=_CUT[stage]))
         return True
 
@@ -168,10 +170,13 @@ class Generation:
             live.spending.recover(live.run.model, request.messages, live.events)
         if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
             *before, last = request.steps
+            ours = [call for call in last.calls if call.name not in theirs]
             with live.span.step(len(request.steps)) as span:
-                answered = await self._use(live, last.calls, limit, span)
+                answered = await self._use(live, ours, limit, span)
             if answered is None:
                 return None
+            if len(ours) < len(last.calls):
+                return completed(live.answer, "tool_calls")
             request = replace(request, steps=[*before, replace(last, calls=answered)])
         while len(request.steps) < self._policy.steps:
             with live.span.step(len(request.steps) + 1) as span:

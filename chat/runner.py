@@ -148,7 +148,8 @@ class Runner:
         generation = self._generations[live.run.kind]
         if live.run.epoch > 1:
             await self._live.load(live)
-            if not generation.resume(live):
+            theirs = {spec.name for spec in (await self._store.terms(live.run.id)).tools}
+            if not generation.resume(live, theirs):
                 return _CRASHED
         return await generation.generate(live)
 

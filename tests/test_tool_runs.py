@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from chat.commands import Matching, NewRetry
+from chat.commits import Append
 from chat.context import Budgets
 from chat.echo import EchoModel
 from chat.engine import Engine
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import (
+    Event,
     RunCancelled,
     RunCompleted,
     RunFailed,
     Seam,
     TextDelta,
+    ToolCalled,
     ToolDelta,
     ToolFinished,
     ToolStarted,
@@ -35,7 +38,7 @@ from chat.terms import Terms, ToolSpec
 from chat.tools import Toolbox
 from chat.tracing import NO_SPAN, StepSpan
 from tests.patience import soon
-from tests.scripted import STOP, ScriptedModel, engine_on, follow, message, unsteady
+from tests.scripted import STOP, ScriptedModel, engine_on, follow, message, opened, unsteady
 from tests.scripted import Step as Script
 from tests.shop import CALLS, Shop, crashed, log_of, order, ordered, started
 
@@ -320,3 +323,21 @@ async def test_run_ends_where_the_clients_own_tool_is_called(file: Path, shop: S
         assert again.message_id == run.answer_id
         [asked] = model.requests[1].request.messages[1].steps
         assert [call.result for call in asked.calls] == ["bread is on its way", "A cloud"]
+
+
+@pytest.mark.parametrize("ours", [ordered("tea"), []], ids=["beside ours", "alone"])
+async def test_call_that_is_the_clients_is_left_to_it_after_a_crash(file: Path, shop: Shop, ours: list[Event]) -> None:
+    spec = ToolSpec("look", "Looks.", {"type": "object"})
+    shown = [*ours, ToolStarted("call_9", "look"), ToolCalled("call_9", "look", "{}")]
+    async with opened(file) as store:
+        run = (await store.start_run(message("Hello", terms=Terms(tools=[spec])))).run
+        await store.commit([Append(run, 1, shown)])
+    model = ScriptedModel()
+    async with engine_on(file, model, tools=shop.box) as engine:
+        log = await log_of(engine, run)
+        [step] = (await engine.answer(run)).steps
+    assert (model.requests, shop.calls) == ([], [])
+    assert log[: len(shown) + 1] == [*shown, Seam(2)]
+    assert isinstance(log[-1], RunCompleted)
+    assert log[-1].finish_reason == "tool_calls"
+    assert [(call.id, call.error) for call in step.calls] == [*([("call_1", LOST)] if ours else []), ("call_9", None)]
