@@ -9,6 +9,7 @@ from chat.errors import ChatError
 from chat.runs import Run, RunStatus
 from chat.sessions import Turn
 from handlers.bodies import checked
+from handlers.chat import within_limit
 from handlers.context import engine_of
 from handlers.formats.responses import run_id_of
 from handlers.v1.bodies import CompletionMetadata
@@ -34,6 +35,7 @@ async def placed(request: Request, body: ResponseBody, items: list[InputItem]) -
         ChatError: ``invalid_request``; ``not_found`` for a previous response that is none.
     """
     results, turns = turns_in(items)
+    within_limit(request, [turn for turn in turns if turn.role == "user"])  # answers may be longer, and come back
     session_id = _session_named(request, body)
     if body.previous_response_id is not None:
         run = await run_of(request, body.previous_response_id)

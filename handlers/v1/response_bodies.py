@@ -104,7 +104,7 @@ class ConversationBody(Body):
     id: Id
 
 
-class ResponseTool(FunctionSpec):
+class FunctionToolBody(FunctionSpec):
     type: Literal["function"]
 
 
@@ -150,7 +150,7 @@ class ResponseBody(Body):
     background: bool | None = Field(None, description="Without `stream`: return at once, to be asked again.")
     stream: bool | None = Field(None, description="Events as they are written, instead of the whole response.")
     store: Literal[True] | None = Field(None, description="Everything is stored before it is shown; not to be refused.")
-    tools: list[ResponseTool] | None = Field(None, description="The client's own, which it runs itself.")
+    tools: list[FunctionToolBody] | None = Field(None, description="The client's own, which it runs itself.")
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     temperature: float | None = None

@@ -14,7 +14,6 @@ from chat.sessions import NewSession
 from chat.terms import Terms
 from handlers.answers import answer, claim_of, outcome
 from handlers.bodies import Reply, body_of, query_of
-from handlers.chat import within_limit
 from handlers.context import engine_of
 from handlers.formats.response_views import ResponseView
 from handlers.formats.responses import ResponseEvents, remembered
@@ -67,7 +66,7 @@ async def _new_run(request: Request, body: ResponseBody) -> NewRun:
         id=new_id("run"),
         session=NewSession(session_id or new_id("ses"), body.user or anonymous_user()),
         user_id=body.user,
-        turns=within_limit(request, turns),
+        turns=turns,
         model=chosen_model(request, body.model),
         place=place,
         terms=terms,

@@ -76,7 +76,7 @@ async def test_same_key_is_the_same_response(serve: Serve) -> None:
 @pytest.mark.parametrize("by", ["response", "conversation", "input"])
 async def test_client_runs_its_own_tools(serve: Serve, by: str) -> None:
     replies = calling("call_1", "Oslo"), completion("It rains."), completion("Bye.")
-    async with talking(serve, *replies) as (client, service, upstream):
+    async with talking(serve, *replies, MAX_MESSAGE_CHARS="8") as (client, service, upstream):
         header = HEADER if by == "conversation" else None
         events = await events_of(client, "Weather?", tools=[TOOL], extra_headers=header)
         end = events[-1]
