@@ -57,6 +57,13 @@ class Follower:
         """Whether :meth:`next` waits: all that is visible was handed out."""
         return self._waiter is not None and not self._waiter.done()
 
+    @property
+    def certain(self) -> bool:
+        """Whether nothing is committed but what is visible here. Another process is a moment ahead with its own runs,
+        and what earlier owners committed may still have to be read.
+        """
+        return self._live is None or (self._live.owned and self._live.whole)
+
     async def next(self) -> Batch | None:
         """The next events, when there are some; an empty batch after a nudge; None when no more come from here.
 

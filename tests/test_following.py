@@ -99,6 +99,18 @@ async def test_it_says_whether_there_is_more_to_hand_out(live: LiveRun) -> None:
         assert not follower.behind
 
 
+@pytest.mark.parametrize(
+    ("owned", "whole", "certain"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+async def test_it_knows_whether_more_may_be_committed(*, owned: bool, whole: bool, certain: bool) -> None:
+    live = LiveRun(running(), owned=owned)
+    live.whole = whole
+    with closing(following(live)) as follower:
+        assert follower.certain is certain
+    over = Follower(UnsteadyStore(Path("nowhere")), LiveRuns(UnsteadyStore(Path("nowhere"))), None, "run_1", 0)
+    assert over.certain
+
+
 async def test_mistake_in_a_push_reaches_the_task(live: LiveRun) -> None:
     def push(_: Batch) -> bool:
         raise OSError("gone")

@@ -49,6 +49,9 @@ class ResponseEvents(Encoder):
     Calls of tools that are not in the ``terms`` are the service's own. They go out as ``mcp_call``: clients know that
     these are made for them. There is no event for a stop: it is a ``response.failed`` whose response is ``cancelled``,
     for what is no failure could pass for a whole answer.
+
+    ``number`` is the last event's that was told, and ``seq`` the place in the log of what it tells of; the log is
+    ``folded`` where that skips some.
     """
 
     replays = True
@@ -56,11 +59,11 @@ class ResponseEvents(Encoder):
     def __init__(self, terms: Terms, starting_after: int = -1) -> None:
         self.terms = terms
         self.number = -1
+        self.seq = 0
         self.folded = False
         self._theirs = {spec.name for spec in terms.tools}
         self._starting_after = starting_after
         self._after = 0
-        self._next = 1
         self._frames: list[bytes] = []
         self._items: list[TextItem | CallItem] = []
         self._text: TextItem | None = None
@@ -78,7 +81,7 @@ class ResponseEvents(Encoder):
 
     def encode(self, run_id: str, first_seq: int, events: Sequence[Event]) -> bytes:
         told: list[bytes] = []
-        self.folded = self.folded or first_seq > self._next
+        self.folded = self.folded or first_seq > self.seq + 1
         for seq, event in enumerate(events, first_seq):
             self._frames = []
             self._take(event)
@@ -86,7 +89,7 @@ class ResponseEvents(Encoder):
                 # Only the last one has the id: a client that saw but some of them has not seen the event.
                 self._frames[-1] = f"id: {run_id}.{seq}\n".encode() + self._frames[-1]
                 told += self._frames
-        self._next = first_seq + len(events)
+        self.seq = first_seq + len(events) - 1
         return b"".join(told)
 
     def trouble(self, error: ChatError) -> bytes:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from chat.commands import NewRun
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
+from chat.live import FOLLOW_EVENTS
 from chat.runs import Run
 from chat.sessions import NewSession
 from chat.terms import Terms
@@ -108,6 +109,9 @@ async def _told(request: Request, run: Run) -> ResponseEvents:
     with closing(await engine.follower(run.id, 0)) as follower:
         while follower.behind and (batch := await follower.next()) is not None:
             told.encode(run.id, batch.first_seq, batch.events)
+        certain = follower.certain
+    while not certain and (batch := await engine.store.events(run.id, told.seq, FOLLOW_EVENTS)).events:
+        told.encode(run.id, batch.first_seq, batch.events)
     return told
 
 

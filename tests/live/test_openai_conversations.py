@@ -54,8 +54,9 @@ async def test_conversation_is_a_session_in_which_the_input_is_new(serve: Serve)
 
 
 async def test_session_that_is_answering_is_busy(serve: Serve) -> None:
-    async with talking(serve, reply(chunk("Half "), asyncio.Event())) as (client, _, _):
+    async with talking(serve, reply(chunk("Half "), asyncio.Event())) as (client, _, upstream):
         first = await asked(client, "One", background=True)
+        await upstream.request(0)
         with pytest.raises(openai.ConflictError) as busy:
             await asked(client, "Two", previous_response_id=first.id)
         assert busy.value.code == "run_in_progress"

@@ -2,11 +2,15 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
+import httpx
+import pytest
 from openai.types.responses import Response
 
 from chat.events import ToolDelta, ToolStarted
 from chat.ports import Finished
+from tests.patience import PATIENCE, soon
 from tests.scripted import STOP, ScriptedModel
 from tests.serving import Client, served
 
@@ -80,3 +84,36 @@ async def test_response_gives_back_what_was_asked(tmp_path: Path) -> None:
         Response.model_validate(response)
         assert {"input": "Hi"} | {name: response[name] for name in asked if name != "input"} == asked
         assert model.requests[0].request.tools[0].strict
+
+
+async def test_what_another_process_has_shown_is_known_at_once(
+    tmp_path: Path, client: Client, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.clear()
+    run = (await client.post("/v1/responses", json={"input": "Hi", "background": True})).json()
+    path, stream = f"/v1/responses/{run['id']}", {"stream": "true"}
+    async with asyncio.timeout(PATIENCE):
+        while not (await client.get(path)).json()["output"]:  # so that the other process finds something to look at
+            pass
+    async with served(tmp_path) as other:
+        live = other.app.state.engine._live
+
+        async def asked(before: int, **more: str) -> asyncio.Task[httpx.Response]:
+            """Ask the other process, which looks at the run and then follows it, beside so many others."""
+            asking = asyncio.create_task(other.get(path, params=stream | more))
+            for count in (before + 1, before, before + 1):
+                async with asyncio.timeout(PATIENCE):
+                    while sum(one.followers for one in live._runs.values()) != count:
+                        assert not asking.done()
+                        await asyncio.sleep(0)
+            return asking
+
+        first = await asked(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(live, "tail", AsyncMock(return_value=False))  # it lags behind
+            gate.set()
+            whole = events((await client.get(path, params=stream)).text)
+            second = await asked(1, starting_after=str(len(whole) - 2))
+            assert (await other.get(path)).json() == (await client.get(path)).json()
+        assert events((await soon(first)).text) == whole
+        assert events((await soon(second)).text) == whole[-1:]
