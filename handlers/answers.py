@@ -72,7 +72,7 @@ async def answer(
     if isinstance(new, Started):
         started = new
     else:
-        started = await _started(request, new) if cursor is None else await _attached(request, new, cursor)
+        started = await begun(request, new) if cursor is None else await _attached(request, new, cursor)
     headers = run_headers(started.run, replayed=started.replayed)
     if "respond-async" in request.headers.get("prefer", ""):
         return JSONResponse(run_view(started.run), 202, headers | {"Preference-Applied": "respond-async"})
@@ -90,7 +90,8 @@ async def answer(
     )
 
 
-async def _started(request: Request, new: NewRun | NewRetry) -> Started:
+async def begun(request: Request, new: NewRun | NewRetry) -> Started:
+    """Start the run, as part of the trace that the request belongs to."""
     engine = engine_of(request)
     return await engine.start(replace(new, trace=engine.tracer.carried(request.headers.getlist)))
 

@@ -13,7 +13,7 @@ from chat.live import FOLLOW_EVENTS
 from chat.runs import Run
 from chat.sessions import NewSession
 from chat.terms import Terms
-from handlers.answers import answer, claim_of, outcome
+from handlers.answers import answer, begun, claim_of, outcome
 from handlers.bodies import Reply, body_of, query_of
 from handlers.context import engine_of
 from handlers.formats.response_views import ResponseView
@@ -35,7 +35,7 @@ async def create_response(request: Request) -> Response:
     new = await _new_run(request, body)
     if body.stream:
         return await answer(request, new, Reply(stream=True), encoder=ResponseEvents(new.terms))
-    started = await engine_of(request).start(new)
+    started = await begun(request, new)
     run = started.run if body.background else (await outcome(request, started.run.id))[0]
     return JSONResponse(await _view(request, run), headers=run_headers(run, replayed=started.replayed))
 
