@@ -73,8 +73,8 @@ async def follow(
         ChatError: ``not_found``, ``cursor_ahead``, ``cursor_expired``.
     """
     engine = engine_of(request)
-    run = await engine.resumable(run_id, 0 if encoder.replays else after)
-    if not (encoder.replays or run.status.active) and after == run.last_seq:
+    run = await engine.resumable(run_id, 0 if encoder.counts_frames else after)
+    if not (encoder.counts_frames or run.status.active) and after == run.last_seq:
         return nothing_more()
 
     gone = partial(engine.cancel, run_id, "client_disconnected") if cancel else None

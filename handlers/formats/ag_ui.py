@@ -38,6 +38,7 @@ class AgUiEvents(Encoder):
     """
 
     replays = True
+    counts_frames = True
 
     def __init__(self, thread_id: str, run_id: str, *, resumes: bool = False) -> None:
         self._ids: Members = {"threadId": thread_id, "runId": run_id}

@@ -76,7 +76,11 @@ async def test_following_from_any_cursor_is_the_suffix_of_the_whole(service: Ser
 
 async def test_stalled_readers_hold_nobody_up_and_no_memory(serve: Serve) -> None:
     service = await serve(
-        STREAM_DELAY="0", MAX_MESSAGE_CHARS="9999999", MAX_ANSWER_CHARS="9999999", MAX_BODY_BYTES="9999999"
+        STREAM_DELAY="0",
+        MAX_MESSAGE_CHARS="9999999",
+        MAX_ANSWER_CHARS="9999999",
+        MAX_BODY_BYTES="9999999",
+        MAX_RUN_TOKENS="9999999",
     )
     text = " ".join(f"{number:0100}" for number in range(20_000))
     run_id = await service.begin(text)

@@ -111,7 +111,7 @@ async def test_damage_that_comes_to_light_later_stops_answers_which_go_on_from_a
     gate = asyncio.Event()
     whole = [completion("Hello")] * 5
     replies = *whole, reply(chunk("Hello "), gate, chunk("lost"), End.HOLD), completion("world")
-    async with dialogue(tmp_path, *replies, REQUEST_TIMEOUT="600") as (service, upstream):
+    async with dialogue(tmp_path, *replies, REQUEST_TIMEOUT="600", SUMMARIES="false") as (service, upstream):
         await with_long_messages(service)
         await service.start()
         async with following(service, session_id="ses_2") as (received, run_id, _):
