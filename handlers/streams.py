@@ -73,7 +73,7 @@ async def follow(
         ChatError: ``not_found``, ``cursor_ahead``, ``cursor_expired``.
     """
     engine = engine_of(request)
-    run = await engine.resumable(run_id, 0 if encoder.counts_frames else after)
+    run = await engine.resumable(run_id, min(after, 1) if encoder.counts_frames else after)
     if not (encoder.counts_frames or run.status.active) and after == run.last_seq:
         return nothing_more()
 

@@ -18,7 +18,10 @@ class Encoder(Protocol):
     """
 
     replays: bool = False
+
     counts_frames: bool = False
+    """Its cursors are places among its own frames, and not in the log: nobody else knows where its end is."""
+
     headers: Mapping[str, str] = {}
     """Of the response, beside those of every stream."""
 

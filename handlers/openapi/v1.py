@@ -37,6 +37,7 @@ V1: dict[str, Operation] = {
                 headers=RUN,
             ),
             202: ACCEPTED,
+            204: SEEN,
         },
         raises=(*BODY, "run_in_progress", "run_stopped", *START, *FOLLOW, *MODEL),
         openai=True,

@@ -305,6 +305,32 @@ async def test_cursor_that_leads_nowhere_starts_nothing(
     assert len(model.requests) == 2
 
 
+SAID = {"role": "user", "content": "Hi"}
+PROTOCOLS = [
+    ("/chat", {"message": "Hi"}),
+    ("/api/chat", {"id": "ui", "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}),
+    ("/v1/chat/completions", {"messages": [SAID], "stream": True}),
+    ("/v1/responses", {"input": "Hi", "stream": True}),
+    ("/ag-ui", {"threadId": "agent", "runId": "mine", "messages": [SAID | {"id": "1"}]}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), PROTOCOLS, ids=[path for path, _ in PROTOCOLS])
+async def test_cursors_mean_the_same_in_every_protocol(client: Client, path: str, body: dict[str, object]) -> None:
+    run_id = (await client.post(path, json=body)).headers["x-run-id"]
+    end = 3  # two words, and that it is complete
+
+    async def behind(seq: int) -> tuple[int, str]:
+        answer = await client.post(path, json=body, headers={"Last-Event-ID": f"{run_id}.{seq}"})
+        return answer.status_code, answer.json().get("error", answer.json())["code"] if answer.is_error else ""
+
+    if path != "/ag-ui":  # which counts its own frames, and tells the end again
+        assert await behind(end) == (204, "")
+        assert await behind(end + 1) == (409, "cursor_ahead")
+    await client.app.state.engine.store.sweep(0)
+    assert await behind(1) == (410, "cursor_expired")
+
+
 # --- when things go wrong in between
 
 
