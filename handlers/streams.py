@@ -154,8 +154,12 @@ class Delivery:
 
     async def begin(self, wire: Wire, send: Send, head: Message) -> None:
         """Send the head through the middlewares, and leave the rest to who is outside of them."""
-        with self:
-            await self._until_sent(send(head))
+        try:
+            with self:
+                await self._until_sent(send(head))
+        except SendTimeoutError:
+            await self._given_up()
+            raise
         self._wire = wire
         wire.rest = self.go_on
 
@@ -165,14 +169,18 @@ class Delivery:
         Raises:
             SendTimeoutError: the reader stalled, and was dropped.
         """
-        with self:
-            listening = self._loop.create_task(self._listen(receive))
-            listening.add_done_callback(self._left)
-            try:
-                await self._send_all()
-                await self._until_sent(self._wire.end())
-            finally:
-                listening.cancel()
+        try:
+            with self:
+                listening = self._loop.create_task(self._listen(receive))
+                listening.add_done_callback(self._left)
+                try:
+                    await self._send_all()
+                    await self._until_sent(self._wire.end())
+                finally:
+                    listening.cancel()
+        except SendTimeoutError:
+            await self._given_up()
+            raise
 
     def __enter__(self) -> None:
         """Be under the eyes of the pulse. What it cuts off ends as :meth:`_end` was told."""
@@ -201,6 +209,11 @@ class Delivery:
         while (await receive())["type"] != "http.disconnect":
             pass
         if self._on_leaving is not None:
+            await self._on_leaving()
+
+    async def _given_up(self) -> None:
+        """A reader that is dropped has gone away, too; not one that holds up the server's stop, whose run goes on."""
+        if self._on_leaving is not None and not self._engine.draining:
             await self._on_leaving()
 
     def _left(self, listening: "asyncio.Task[None]") -> None:

@@ -128,9 +128,9 @@ async def test_cancel_that_fails_when_the_client_goes_is_logged(
 class StalledExchange(Exchange):
     """Its client reads up to ``last``, which may be the kind of a message, and nothing more."""
 
-    def __init__(self, client: Client, last: bytes | str) -> None:
+    def __init__(self, client: Client, last: bytes | str, **body: object) -> None:
         self._last = last
-        super().__init__(client.app, {"message": "Hi"})
+        super().__init__(client.app, {"message": "Hi", **body})
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         await super()._send(message)
@@ -152,6 +152,18 @@ async def test_reader_that_stalls_is_dropped_and_the_run_goes_on(
         [run_id] = re.findall(rb"id: (run_[^.]+)\.0", exchange.sent)
         assert (await soon(client.app.state.engine.result(run_id.decode()))).status is RunStatus.COMPLETED
     assert "a reader that stalled was dropped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("last", ["http.response.start", b"data: Hello"], ids=["head", "word"])
+async def test_run_ends_with_a_reader_that_stalls_if_that_is_wanted(
+    tmp_path: Path, gate: asyncio.Event, model: ScriptedModel, last: bytes | str
+) -> None:
+    gate.clear()
+    async with served(tmp_path, model, send_timeout=0.02) as client:
+        exchange = StalledExchange(client, last, session_id="one", on_disconnect="cancel")
+        await soon(exchange.done)
+        messages = (await client.get("/sessions/one/messages")).json()["messages"]
+    assert (messages[-1]["role"], messages[-1]["status"]) == ("assistant", "cancelled")
 
 
 @pytest.mark.parametrize("last", ["http.response.start", "end"])
