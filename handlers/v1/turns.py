@@ -1,7 +1,6 @@
 """What clients of OpenAI's way to write a conversation say, as its turns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from chat.errors import ChatError
 from chat.sessions import Turn
@@ -21,21 +20,10 @@ def turns_of(messages: Iterable[CompletionMessage]) -> Sequence[Turn]:
         ChatError: ``invalid_request`` for results that nobody asked for, calls without a result, and an end that
             leaves nothing to answer.
     """
-    turns: list[Turn] = []
-    answer: str | None = None
+    reader = _Reader()
     for message in messages:
-        if message.role == "tool":
-            turns[-1:] = [_with_result(turns[-1] if turns else Turn("user", ""), message)]
-            continue
-        _refuse_open_calls(turns)
-        if message.role == "user":
-            turns.append(Turn("user", message.text))
-            answer = None
-        elif message.role == "assistant":
-            before = turns.pop() if answer is not None and answer == message.answer else Turn("assistant", "")
-            turns.append(_said(before, message))
-            answer = message.answer
-    _refuse_open_calls(turns)
+        reader.read(message)
+    turns = reader.end()
     if not turns or (turns[-1].role == "assistant" and not turns[-1].steps):
         raise ChatError("invalid_request", "messages: the last one has to be the user's, or a tool's.")
     if turns[-1].role == "user" and not turns[-1].content:
@@ -43,19 +31,69 @@ def turns_of(messages: Iterable[CompletionMessage]) -> Sequence[Turn]:
     return turns
 
 
-def _said(before: Turn, message: CompletionMessage) -> Turn:
-    calls = [Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
-    steps = [Step(message.text, calls)] if calls else []
-    return Turn("assistant", before.content + message.text, (*before.steps, *steps))
+class _Reader:
+    """Reads messages. The last answer stays open: to make it anew with each result would take the square of them.
 
+    ``_calls`` are the ids of all its calls, ``_waiting`` those of its last step without a result.
+    """
 
-def _with_result(turn: Turn, message: CompletionMessage) -> Turn:
-    if not any(call.id == message.tool_call_id for step in turn.steps for call in step.calls):
-        raise ChatError("invalid_request", "messages: a tool's message has to follow the call that it answers.")
-    told = [Step("", [Call(message.tool_call_id or "", "", "", result=message.text)])]
-    return replace(turn, steps=answered(turn.steps, told))
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+        self._answer: str | None = None
+        self._texts: list[str] = []
+        self._steps: list[Step] = []
+        self._calls: set[str] = set()
+        self._waiting: set[str] = set()
+        self._results: dict[str, str] = {}
 
+    def read(self, message: CompletionMessage) -> None:
+        if message.role == "tool":
+            self._result(message)
+            return
+        self._refuse_open_calls()
+        if message.role == "user":
+            self._close()
+            self._turns.append(Turn("user", message.text))
+        elif message.role == "assistant":
+            if self._answer is None or self._answer != message.answer:
+                self._close()
+            self._say(message)
 
-def _refuse_open_calls(turns: Sequence[Turn]) -> None:
-    if turns and not all(call.answered for step in turns[-1].steps for call in step.calls):
-        raise ChatError("invalid_request", "messages: every tool call has to be followed by its tool's message.")
+    def end(self) -> list[Turn]:
+        self._refuse_open_calls()
+        self._close()
+        return self._turns
+
+    def _say(self, message: CompletionMessage) -> None:
+        self._answer = message.answer
+        self._texts.append(message.text)
+        calls = [Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+        if calls:
+            self._close_step()
+            self._steps.append(Step(message.text, calls))
+            self._waiting = {call.id for call in calls}
+            self._calls |= self._waiting
+
+    def _result(self, message: CompletionMessage) -> None:
+        call_id = message.tool_call_id
+        if call_id is None or call_id not in self._calls:
+            raise ChatError("invalid_request", "messages: a tool's message has to follow the call that it answers.")
+        self._results.setdefault(call_id, message.text)
+        self._waiting.discard(call_id)
+
+    def _refuse_open_calls(self) -> None:
+        if self._waiting:
+            raise ChatError("invalid_request", "messages: every tool call has to be followed by its tool's message.")
+
+    def _close(self) -> None:
+        """The answer is over, if one is being read."""
+        if self._texts:
+            self._close_step()
+            self._turns.append(Turn("assistant", "".join(self._texts), self._steps or ()))
+        self._answer, self._texts, self._steps, self._calls = None, [], [], set()
+
+    def _close_step(self) -> None:
+        if self._results:
+            told = [Step("", [Call(call_id, "", "", result=text) for call_id, text in self._results.items()])]
+            self._steps[-1:] = answered(self._steps[-1:], told)
+            self._results = {}

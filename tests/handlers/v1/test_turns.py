@@ -43,6 +43,23 @@ def test_results_belong_to_the_answer_that_called() -> None:
     assert turns_of(messages) == [Turn("user", "Hi"), Turn("assistant", "I look. ", [step])]
 
 
+def test_thousands_of_calls_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [str(number) for number in range(2_000)]
+    results = [{"role": "tool", "tool_call_id": call_id, "content": "told"} for call_id in ids]
+    messages = said(USER, {"role": "assistant", "tool_calls": calls(*ids)}, *results)
+    looks = 0
+
+    def counted(call: Call) -> bool:
+        nonlocal looks
+        looks += 1
+        return call.result is not None
+
+    monkeypatch.setattr(Call, "answered", property(counted))
+    [step] = turns_of(messages)[-1].steps
+    assert {call.result for call in step.calls} == {"told"}
+    assert looks < 3 * len(ids)
+
+
 @pytest.mark.parametrize(
     ("messages", "wrong"),
     [
