@@ -55,7 +55,7 @@ def with_results(turn: Turn, results: Mapping[str, str]) -> Turn:
     """
     calls = {call.id for step in turn.steps for call in step.calls}
     if not calls.issuperset(results):
-        raise _wrong("a function_call_output has to follow the function_call that it is for.")
+        raise _not_called()
 
     def answered(call: Call) -> Call:
         return replace(call, result=results[call.id], error=None) if call.id in results else call
@@ -71,13 +71,15 @@ def refuse_open_calls(turn: Turn) -> None:
 
 
 class _Reader:
-    """Reads items: ``_waiting`` are the calls without an output, ``_asks`` is whether the last item is to be
-    answered."""
+    """Reads items: ``_waiting`` are the calls without an output, ``_known`` all of the last answer, ``_outputs``
+    what came of them; ``_asks`` is whether the last item is to be answered."""
 
     def __init__(self) -> None:
         self._results: dict[str, str] = {}
         self._turns: list[Turn] = []
         self._waiting: set[str] = set()
+        self._known: set[str] = set()
+        self._outputs: dict[str, str] = {}
         self._asks = False
         self._steps: list[Step] = []
         self._texts: list[str] = []
@@ -108,7 +110,9 @@ class _Reader:
         if not self._turns:
             self._results[call_id] = text
             return
-        self._turns[-1] = with_results(self._turns[-1], {call_id: text})
+        if call_id not in self._known:
+            raise _not_called()
+        self._outputs[call_id] = text
         self._waiting.discard(call_id)
 
     def end(self) -> tuple[Mapping[str, str], list[Turn]]:
@@ -127,6 +131,9 @@ class _Reader:
         self._close()
         if self._waiting:
             raise _wrong("every function_call has to be followed by its function_call_output.")
+        if self._outputs:  # all at once: to make the answer anew with each would take the square of them
+            self._turns[-1] = with_results(self._turns[-1], self._outputs)
+        self._known, self._outputs = set(), {}
 
     def _close(self) -> None:
         """The answer is over, if one is being read."""
@@ -138,6 +145,7 @@ class _Reader:
             rest = ""
         text = "".join([step.text for step in self._steps]) + rest
         self._turns.append(Turn("assistant", text, self._steps))
+        self._known = {call.id for step in self._steps for call in step.calls}
         self._steps, self._texts = [], []
 
     def _close_step(self) -> None:
@@ -147,3 +155,7 @@ class _Reader:
 
 def _wrong(what: str) -> ChatError:
     return ChatError("invalid_request", f"input: {what}")
+
+
+def _not_called() -> ChatError:
+    return _wrong("a function_call_output has to follow the function_call that it is for.")

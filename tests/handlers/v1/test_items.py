@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -118,3 +119,18 @@ def test_what_cannot_be_answered_is_refused(said: list[dict[str, Any]], wrong: s
     with pytest.raises(ChatError, match=wrong) as refused:
         turns_in(items(*said))
     assert refused.value.code == "invalid_request"
+
+
+def test_thousands_of_outputs_are_put_to_their_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [str(number) for number in range(2_000)]
+    made_anew = 0
+
+    def counted(turn: Turn, results: Mapping[str, str]) -> Turn:
+        nonlocal made_anew
+        made_anew += 1
+        return with_results(turn, results)
+
+    monkeypatch.setattr("handlers.v1.items.with_results", counted)
+    _, turns = turns_in(items(USER, *[call(call_id) for call_id in ids], *[output(call_id) for call_id in ids]))
+    assert {made.result for made in turns[-1].steps[0].calls} == {"Sun"}
+    assert made_anew == 1
