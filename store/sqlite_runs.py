@@ -197,14 +197,18 @@ def _same_child(db: sqlite3.Connection, session_id: str, parent_id: str | None, 
         "role": turn.role,
         "content": turn.content,
         "id": turn.id,
+        "calls": json.dumps([call.id for step in turn.steps for call in step.calls]),
     }
+    # Several answers may say the same, or nothing, and call different things: the results belong to one of them.
     found = rows(
         db,
         """SELECT id FROM messages
            WHERE coalesce(parent_id, session_id) = :under AND parent_id IS :parent AND session_id = :session
                AND role = :role
                AND (content = :content OR (role = 'assistant' AND id = :id AND instr(content, :content) = 1))
-           ORDER BY id IS :id DESC, pos DESC LIMIT 1""",
+           ORDER BY id IS :id DESC,
+               (SELECT count(*) FROM json_each(:calls) WHERE instr(steps, json_quote(value))) DESC, pos DESC
+           LIMIT 1""",
         members,
     )
     # An answer that is still being written is no message yet, and can be followed all the same.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chat.commands import Answering, Claim, OnBusy
+from chat.commands import Answering, Claim, Matching, NewRetry, OnBusy
 from chat.errors import ChatError
 from chat.events import (
     Event,
@@ -218,6 +218,18 @@ async def test_other_results_of_an_answer_at_the_root_are_one_too(store: Store) 
     new = message("", place=Answering(root), turns=[with_result("Sun")], on_busy=OnBusy.QUEUE)
     run = (await store.start_run(new)).run
     assert await store.history(run.message_id, 1000) == [with_result("Sun")]
+
+
+async def test_view_with_results_goes_on_from_the_answer_that_called(store: Store) -> None:
+    # The later answer to the same message says the same, and calls something else.
+    first, question = await left_open(store), Turn("user", "Hello")
+    second = (await store.retry_run(NewRetry("run_2", first.id, "scripted"))).run
+    log: list[Event] = [TextDelta("Look: "), ToolStarted("2", "f"), ToolCalled("2", "f", "{}")]
+    await store.commit([said(second, *log, completed("Look: ", "tool_calls", None))])
+    new = message("", turns=[question, with_result("A cloud")], place=Matching())
+    run = (await store.start_run(new)).run
+    assert run.message_id == first.answer_id
+    assert await store.history(run.message_id, 1000) == [question, with_result("A cloud")]
 
 
 async def test_results_are_for_answers_of_the_same_session(store: Store) -> None:
