@@ -238,7 +238,7 @@ class Engine:
         if live.run.kind is RunKind.ANSWER and isinstance(terminal, RunCompleted) and not self.draining:
             said = Turn("assistant", live.answer, steps_of(live.events)[0])
             if kinds := self._memory.wanted(live.run.model, live.sent + size_of(said)):
-                self._spawn(self._remember(live.run, kinds))
+                self._spawn(self._remember(replace(live.run, terminal=terminal), kinds))
 
     async def _remember(self, answer: Run, kinds: Sequence[RunKind]) -> None:
         """Start what the session's memory is in need of."""

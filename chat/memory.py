@@ -11,6 +11,7 @@ from typing import Any
 from chat.commands import NewSideRun
 from chat.commits import Recollection, Tries
 from chat.context import SUMMARY_BYTES, Budgets, shortened, summary_limit
+from chat.events import RunCompleted
 from chat.ids import new_id
 from chat.ports import Store
 from chat.runs import Run, RunKind
@@ -133,7 +134,8 @@ class Memory:
         room = window - summary_limit(window) - self._prompt_bytes - known.instructions
         model = self._policy.summary_model or answer.model
         tries = known.tries.get(RunKind.SUMMARY)
-        up_to = part_to_fold(known.pieces, room, self._reads(model))
+        ended = isinstance(answer.terminal, RunCompleted) and answer.terminal.finish_reason != "tool_calls"
+        up_to = part_to_fold(known.pieces, room, self._reads(model), ended=ended)
         if tries is None or not may_try(tries) or up_to is None:
             return None
         return NewSideRun(new_id("run"), RunKind.SUMMARY, answer.session_id, up_to, model, tries.last)
@@ -169,16 +171,17 @@ def may_try(tries: Tries) -> bool:
     return not tries.active and (not doublings or tries.answers >= 2**doublings)
 
 
-def part_to_fold(pieces: Sequence[Piece], room: int, reads: int) -> str | None:
+def part_to_fold(pieces: Sequence[Piece], room: int, reads: int, *, ended: bool = True) -> str | None:
     """The last message of the part that has to be folded into the summary now; None if there is none.
 
-    A part ends where the user speaks next. The last exchange stays whole as long as it can be sent at all.
+    A part ends where the user speaks next. The last exchange stays whole as long as it can be sent at all, and until
+    it has ``ended``: what the client still brings to its calls would be in no summary.
     """
     left = sum(piece.size for piece in pieces)
     if not pieces or left <= room * FOLD_ABOVE:
         return None
     starts = [place for place, piece in enumerate(pieces) if piece.role == "user" and place > 0]
-    if sum(piece.size for piece in pieces[max(starts, default=0) :]) > room:
+    if ended and sum(piece.size for piece in pieces[max(starts, default=0) :]) > room:
         starts.append(len(pieces))
     done, taken, up_to = 0, 0, None
     for start in starts:

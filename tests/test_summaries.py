@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from chat.commands import NewRetry, Under
+from chat.commands import Answering, NewRetry, Under
 from chat.context import Budgets
 from chat.errors import StoreUnavailableError
-from chat.events import RunFailed
+from chat.events import RunFailed, ToolDelta, ToolStarted
 from chat.ids import new_id
 from chat.memory import MemoryPolicy, read_record
-from chat.terms import Terms
+from chat.ports import Finished, Part
+from chat.sessions import Turn
+from chat.terms import Terms, ToolSpec
 from tests.remembering import BROKEN, SMALL, SUMMARIES, Minds, answer, asked, beside, padded, quiet, summary, talk
-from tests.scripted import STOP, Step, engine_on, everything, message
+from tests.scripted import STOP, ScriptedModel, Step, engine_on, everything, message
 
 # --- summaries
 
@@ -192,3 +194,21 @@ async def test_store_that_is_away_costs_a_summary_and_no_answer(
         with caplog.at_level(logging.WARNING, "chat.engine"):
             await talk(engine, "One")
         assert [record.message for record in caplog.records] == ["no memory of this answer: store_unavailable"]
+
+
+async def test_call_that_is_left_to_the_client_is_not_folded_before_its_result_is_there(file: Path) -> None:
+    minds, terms = Minds(), Terms(tools=[ToolSpec("look", "Looks.", {"type": "object"})])
+    look: list[Part] = [ToolStarted("call_9", "look"), ToolDelta("call_9", "{}")]
+    minds.answers = ScriptedModel(["a" * 400, [*look, Finished("tool_calls")]], ["Rain.", STOP])
+    async with engine_on(file, minds, SMALL, memory=SUMMARIES) as engine:
+        run = (await engine.start(message("Hello", terms=terms))).run
+        await everything(engine, run.id)
+        await quiet(engine)
+        assert minds.summaries.requests == []
+        [step] = (await engine.answer(run)).steps
+        told = replace(step, calls=[replace(call, result="A cloud") for call in step.calls])
+        turns = [Turn("assistant", "a" * 400, [told])]
+        await everything(engine, (await engine.start(message(turns=turns, place=Answering(run.answer_id)))).run.id)
+        await quiet(engine)
+    [request] = minds.summaries.requests
+    assert "A cloud" in asked(request)[1][1]
