@@ -188,8 +188,8 @@ class Generation:
                 if not calls:
                     return completed(live.answer, heard.finished.reason)
                 text = live.answer[sum(len(step.text) for step in request.steps) :]
-                await self._call(live, calls)
                 ours = [call for call in calls if call.name not in theirs]
+                await self._call(live, calls, ours)
                 answered = await self._use(live, ours, limit, span)
             if answered is None:
                 return None
@@ -316,14 +316,14 @@ class Generation:
             self._journal.append(live, ToolFinished(calls.pop().id, error=NOT_MADE))
         return calls
 
-    async def _call(self, live: LiveRun, calls: Sequence[Call]) -> None:
-        """Commit the calls, before any of them is made: a crash must find them.
+    async def _call(self, live: LiveRun, calls: Sequence[Call], ours: Sequence[Call]) -> None:
+        """Commit the calls, before any of them is made: a crash must find them. Only ``ours`` may need a yes.
 
         All in one commit, for nothing is awaited in between: a call is never there without its wait for a yes.
         """
         for call in calls:
             self._journal.append(live, ToolCalled(call.id, call.name, call.arguments))
-        for call in calls:
+        for call in ours:
             if self._tools.asks(call):
                 self._journal.append(live, ToolApproval(call.id))
         await self._journal.landed(live)

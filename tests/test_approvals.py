@@ -30,6 +30,7 @@ from chat.live import LiveRun
 from chat.policy import CrashRecovery, Policy
 from chat.ports import Part
 from chat.runs import Run, RunStatus
+from chat.terms import Terms, ToolSpec
 from chat.tools import Toolbox
 from tests.ledger import running
 from tests.patience import PATIENCE, soon
@@ -336,3 +337,12 @@ async def test_approval_waits_for_the_store(file: Path, monkeypatch: pytest.Monk
     await approvals.look()
     approvals.put_off()  # too late
     assert await soon(waiting) is True
+
+
+async def test_nobody_is_asked_about_a_call_that_is_the_clients(file: Path, careful: Toolbox) -> None:
+    # A server whose tools all ask may have one of this name, and not be there yet.
+    terms = Terms(tools=[ToolSpec("order", "The client's own.", {"type": "object"})])
+    model = ScriptedModel([[*order("bread"), CALLS]])
+    async with engine_on(file, model, tools=careful) as engine:
+        run = (await engine.start(message(terms=terms))).run
+        assert (await log_of(engine, run))[:-1] == ordered("bread")
