@@ -5,20 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from chat.events import Event, TextDelta, ToolApproval, ToolCalled, ToolStarted
+from chat.events import Event, RunCancelled, TextDelta, ToolApproval, ToolCalled, ToolStarted
 from chat.steps import Call
 from store import sqlite_database
 from tests.store.files import opened_store, started
 from tests.store.sites import said
 
 
+@pytest.mark.parametrize("sweeps", [0, 3], ids=["just asked", "put aside"])
 async def test_what_waits_for_a_yes_when_the_service_is_upgraded_is_told_in_full(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweeps: int
 ) -> None:
     called: list[Event] = [TextDelta("{"), ToolStarted("1", "f"), ToolCalled("1", "f", '{"☃": 1}'), ToolApproval("1")]
     async with opened_store(file) as store:
-        run, _ = await started(store), await started(store, "ses_2")
+        run, other = await started(store), await started(store, "ses_2")
         await store.commit([said(run, *called)])
+        for _ in range(sweeps):
+            await store.commit([said(other, RunCancelled("requested"))])
+            other = await started(store, "ses_2")
+            await store.sweep(3600)
     [migration] = sqlite_database._MIGRATIONS.glob("*_waiting_calls.sql")
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("ALTER TABLE approvals DROP COLUMN name")
