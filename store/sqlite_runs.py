@@ -381,5 +381,5 @@ def find_terms(db: sqlite3.Connection, run_id: str) -> Terms:
     instructions, rest = found[0] if found else (None, None)
     if rest is None:
         return Terms(instructions)
-    members = json.loads(rest)
+    members = {"labels": {}, **json.loads(rest)}  # the first versions had none
     return Terms(instructions, [ToolSpec(**spec) for spec in members["tools"]], members["options"], members["labels"])

@@ -1,3 +1,4 @@
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -7,6 +8,7 @@ import pytest
 
 from chat.events import Event, RunCancelled, TextDelta, ToolApproval, ToolCalled, ToolStarted
 from chat.steps import Call
+from chat.terms import Terms, ToolSpec
 from store import sqlite_database
 from tests.store.files import opened_store, started
 from tests.store.sites import said
@@ -37,3 +39,13 @@ async def test_what_waits_for_a_yes_when_the_service_is_upgraded_is_told_in_full
         found = await store.run(run.id)
     assert found is not None
     assert found.waiting == (Call("1", "f", '{"☃": 1}'),)
+
+
+async def test_terms_that_an_earlier_version_has_stored_are_read(file: Path) -> None:
+    tools = [{"name": "look", "description": "Looks.", "parameters": {"type": "object"}}]
+    async with opened_store(file) as store:
+        run = await started(store)
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("UPDATE runs SET terms = ?", (json.dumps({"tools": tools, "options": {"n": 1}}),))
+            connection.commit()
+        assert await store.terms(run.id) == Terms(None, [ToolSpec("look", "Looks.", {"type": "object"})], {"n": 1})
