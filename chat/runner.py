@@ -206,7 +206,7 @@ class Runner:
             try:
                 if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
                     await self._live.load(live)
-                await self._generations[live.run.kind].recover_usage(live)
+                await self._recover_usage(live)
                 shares = live.spending.shares(live.said)
                 live.shares, usage = priced(shares, self._prices), total_of(shares)
                 ended = replace(terminal, usage=usage)
@@ -217,3 +217,12 @@ class Runner:
             except (StoreUnavailableError, StoreCorruptError) as error:
                 logger.warning("a run's end waits for the store: %s", error.code, extra={"run_id": live.run.id})
                 await asyncio.sleep(next(pauses))
+
+    async def _recover_usage(self, live: LiveRun) -> None:
+        """What made the generation break may do so again here; then earlier owners' usage is left out of the end."""
+        try:
+            await self._generations[live.run.kind].recover_usage(live)
+        except (StoreUnavailableError, StoreCorruptError):
+            raise
+        except Exception:
+            logger.exception("what a run has used could not be counted", extra={"run_id": live.run.id})

@@ -6,6 +6,7 @@ import pytest
 
 from chat import runner
 from chat.commands import OnBusy
+from chat.context import Context
 from chat.engine import Engine
 from chat.errors import StoreUnavailableError
 from chat.events import (
@@ -112,6 +113,22 @@ async def test_generation_that_breaks_is_an_internal_failure(file: Path, caplog:
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert (record.message, record.__dict__["run_id"]) == ("a generation broke", run.id)
     assert record.exc_info is not None
+
+
+async def test_generation_that_breaks_after_a_crash_ends_too(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError
+
+    async with opened(file) as store:
+        run = (await store.start_run(message())).run
+        await store.commit([said(run, HI)])
+    monkeypatch.setattr(Context, "messages", broken)
+    async with engine_on(file, ScriptedModel()) as engine:
+        log = await soon(everything(engine, run.id))
+    assert log == [HI, Seam(2), RunFailed("internal", "Internal error", retryable=True)]
+    assert "what a run has used could not be counted" in caplog.messages
 
 
 async def test_answer_that_cannot_be_stored_is_stopped_and_settled_when_the_store_is_back(
