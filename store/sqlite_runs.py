@@ -176,9 +176,8 @@ def _place_turns(
 def _check_parent(db: sqlite3.Connection, session_id: str, parent_id: str | None) -> None:
     if parent_id is not None:
         known = "SELECT 1 FROM messages WHERE id = ? AND session_id = ? AND role = 'assistant'"
-        coming = (
-            "SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND (status = 'queued' OR status = 'running')"
-        )
+        coming = """SELECT 1 FROM runs WHERE answer_id = ? AND session_id = ? AND kind = 'answer'
+                        AND (status = 'queued' OR status = 'running')"""
         if not rows(db, f"{known} UNION ALL {coming}", (parent_id, session_id) * 2):
             raise ChatError("invalid_request", "parent_id is not an assistant's message of this session.")
 

@@ -107,6 +107,12 @@ async def test_none_can_be_answered_once_more(store: Store) -> None:
     assert caught.value.code == "invalid_request"
 
 
+async def test_none_can_be_followed_by_a_message(store: Store) -> None:
+    run = await begun(store, await answered(store))
+    with pytest.raises(ChatError, match="not an assistant's message"):
+        await store.start_run(message("Well", place=Under(run.answer_id)))
+
+
 async def test_runs_of_a_dead_process_are_taken_and_hold_nobody_up(site: Site, store: Store, other: Store) -> None:
     answer = await answered(store)
     run = await begun(store, answer)
