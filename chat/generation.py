@@ -255,7 +255,10 @@ class Generation:
             [*ours, *terms.tools],
             model=run.model,
             speaker=selected[-1] if selected else "",
-            taken={event.call_id for event in live.events if isinstance(event, ToolStarted)},
+            taken={
+                *(call.id for turn in messages for step in turn.steps for call in step.calls),
+                *(event.call_id for event in live.events if isinstance(event, ToolStarted)),
+            },
             options=terms.options,
             kind=run.kind,
         )

@@ -24,8 +24,8 @@ class ModelRequest:
     part of the one that is to be continued.
 
     ``model`` is the one that is asked for; empty where whoever is asked has only one. ``speaker`` is another that the
-    run's log says has spoken last. ``taken`` are the ids of all calls that the log tells of, those that were cut off
-    included. ``options`` are the client's, for the upstream. ``kind`` is what the answer is for.
+    run's log says has spoken last. ``taken`` are the ids of all calls that the messages and the log tell of, those that
+    were cut off included. ``options`` are the client's, for the upstream. ``kind`` is what the answer is for.
     """
 
     messages: Sequence[Turn]

@@ -48,7 +48,7 @@ class CompletionDecoder:
 
     ``done`` when nothing more can come: :class:`Finished` is out, or ``failure`` says why it never will be. The
     failure is kept and not raised, because good parts may stand in front of it in the same bytes. ``label`` is for
-    the log: what the upstream called its error, or what ours is. ``taken`` are the ids of earlier calls in the run.
+    the log: what the upstream called its error, or what ours is. ``taken`` are the ids of earlier calls.
     """
 
     def __init__(self, taken: Collection[str] = ()) -> None:

@@ -321,6 +321,7 @@ async def test_run_ends_where_the_clients_own_tool_is_called(file: Path, shop: S
         again = (await engine.start(new)).run
         await log_of(engine, again)
         assert again.message_id == run.answer_id
+        assert set(model.requests[1].request.taken) == {"call_1", "call_9"}  # clients know calls by their ids alone
         [asked] = model.requests[1].request.messages[1].steps
         assert [call.result for call in asked.calls] == ["bread is on its way", "A cloud"]
 
