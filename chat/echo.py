@@ -43,13 +43,14 @@ class EchoModel:
             answer = _remembered(answer, request.kind)
         asked = sum(tokens_in(turn.content) for turn in request.messages)
         command = _COMMAND.fullmatch(answer)
-        if command is not None and not request.steps and command[1] in [tool.name for tool in request.tools]:
+        steps = request.steps or [step for turn in request.messages[-1:] for step in turn.steps]  # the client's, then
+        if command is not None and not steps and command[1] in [tool.name for tool in request.tools]:
             call_id = f"call_{command[1]}"
             yield [ToolStarted(call_id, command[1]), *([ToolDelta(call_id, command[2])] if command[2] else [])]
             yield [Finished("tool_calls", Usage(asked, tokens_in(answer), source="estimated"))]
             return
-        if request.steps:
-            answer = "\n".join([call.result or call.error or "" for call in request.steps[-1].calls])
+        if steps:
+            answer = "\n".join([call.result or call.error or "" for call in steps[-1].calls])
         rest = answer.removeprefix(request.prefix)
         if not answer.startswith(request.prefix):
             rest = "\n" + answer

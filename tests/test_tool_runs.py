@@ -297,6 +297,15 @@ async def test_echo_model_calls_a_tool_on_command(shop: Shop) -> None:
     assert (await said("/order", [Step("", [answered])]))[0] == TextDelta("bread ")
 
 
+async def test_echo_model_says_what_came_of_a_call_that_was_the_clients(shop: Shop) -> None:
+    results = Turn("assistant", "", [Step("", [Call("call_order", "order", "{}", "bread is on its way")])])
+    asked: list[Turn] = [Turn("user", "/order"), results]
+    for messages, first in ((asked, "bread "), ([*asked, Turn("user", "Thanks")], "Thanks")):
+        request = ModelRequest(messages, tools=shop.box.specs)
+        parts = [part async for read in EchoModel(0).stream(request) for part in read]
+        assert parts[0] == TextDelta(first)
+
+
 async def test_run_ends_where_the_clients_own_tool_is_called(file: Path, shop: Shop) -> None:
     look: list[Part] = [ToolStarted("call_9", "look"), ToolDelta("call_9", "{}")]
     model = ScriptedModel(["I look. ", [*order("bread"), *look, Finished("tool_calls", Usage(5, 7))]], ["Rain.", STOP])
