@@ -118,8 +118,10 @@ async def test_generation_that_breaks_is_an_internal_failure(file: Path, caplog:
 async def test_generation_that_breaks_after_a_crash_ends_too(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    errors = iter([RuntimeError(), StoreUnavailableError(), RuntimeError()])
+
     async def broken(*_: object) -> None:
-        raise RuntimeError
+        raise next(errors)
 
     async with opened(file) as store:
         run = (await store.start_run(message())).run
