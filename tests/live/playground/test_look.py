@@ -21,7 +21,7 @@ async def test_the_policy_forbids_whatever_is_not_ours(service: Service) -> None
 async def test_sessions_are_listed_renamed_and_deleted(service: Service, browse: Browse) -> None:
     page = await browse(service.url)
     for text in ("Apples", "Pears"):
-        await page.get_by_role("button", name="New conversation").click()
+        await page.get_by_role("button", name="New conversation", exact=True).click()
         await send(page, text)
         await verified(page)
     names = page.locator("#sessions a")
@@ -122,6 +122,6 @@ async def test_a_phone_has_a_drawer_and_no_sideways_scrolling(serve: Serve, brow
     assert await page.locator("#scroll").evaluate("box => box.scrollWidth <= box.clientWidth")
     await page.get_by_role("button", name="Conversations").tap()
     await expect(page.locator("#side")).to_be_visible()
-    await page.get_by_role("button", name="New conversation").tap()
+    await page.get_by_role("button", name="New conversation", exact=True).tap()
     await expect(page.locator("#side")).not_to_be_visible()
     await expect(page.locator("#welcome")).to_be_visible()
