@@ -19,6 +19,7 @@ from handlers.context import engine_of
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.models import chosen_model
 from handlers.streams import cursor_of, follow
+from handlers.templates import prompt_for
 from handlers.terms import NO_PARAMETERS, terms_of
 from handlers.v1.bodies import CompletionMessage, ToolName
 from handlers.v1.turns import instructions_of, turns_of
@@ -114,4 +115,5 @@ def _encoder(request: Request, thread_id: str, run_id: str) -> AgUiEvents:
 async def _terms(request: Request, body: RunAgentInput, spoken: list[AgUiMessage]) -> Terms:
     tools = [ToolSpec(tool.name, tool.description, tool.parameters or NO_PARAMETERS) for tool in body.tools or ()]
     context = [f"{entry.description}:\n{entry.value}" for entry in body.context or ()]
-    return await terms_of(request, [*instructions_of(spoken), *context], tools, {}, body.thread_id)
+    prompt = await prompt_for(request, None, {}, body.thread_id)
+    return terms_of(request, prompt, [*instructions_of(spoken), *context], tools)

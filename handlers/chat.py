@@ -15,6 +15,7 @@ from handlers.context import engine_of, service_of
 from handlers.models import chosen_model, named
 from handlers.streams import cursor_of, try_again
 from handlers.templates import prompt_for
+from handlers.terms import terms_of
 
 
 async def post_chat(request: Request) -> Response:
@@ -51,7 +52,7 @@ async def post_messages(request: Request) -> Response:
         turns=within_limit(request, turns),
         model=chosen_model(request, body.model),
         place=Leaf() if len(turns) == 1 else Matching(),
-        terms=Terms("\n\n".join([prompt, *system] if prompt else system) or None),
+        terms=terms_of(request, prompt, system),
         on_busy=body.on_busy,
         claim=claim,
     )

@@ -13,8 +13,7 @@ class Encoder(Protocol):
     """A wire format. Frames are bytes, ready to be sent.
 
     One that keeps no state serves all streams. One that does belongs to one stream, ``replays``, and is given the run
-    from its first event on, wherever its client stands: it leaves out what is behind the client already. One that
-    ``counts_frames`` numbers those in its ids, and not the events: what a cursor means is for it to say.
+    from its first event on, wherever its client stands: it leaves out what is behind the client already.
     """
 
     replays: bool = False

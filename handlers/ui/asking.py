@@ -9,13 +9,13 @@ from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.ports import Store
 from chat.sessions import NewSession
-from chat.terms import Terms, ToolSpec
+from chat.terms import ToolSpec
 from handlers.answers import claim_of
 from handlers.chat import within_limit
 from handlers.context import engine_of, router_of
 from handlers.models import chosen_model
 from handlers.templates import prompt_for
-from handlers.tools import own_tools
+from handlers.terms import terms_of
 from handlers.ui.bodies import UIChatBody
 from handlers.ui.turns import instructions_of, turns_of
 
@@ -25,7 +25,6 @@ async def asked(request: Request, body: UIChatBody) -> NewRun:
     turns = turns_of(body.said)
     within_limit(request, [turn for turn in turns if turn.role == "user"])  # answers may be longer, and come back
     prompt = await prompt_for(request, body.template, body.variables, body.id)
-    said = instructions_of(body.said)
     specs = [ToolSpec(name, tool.description, tool.input_schema) for name, tool in body.tools.items()]
     return NewRun(
         id=new_id("run"),
@@ -34,7 +33,7 @@ async def asked(request: Request, body: UIChatBody) -> NewRun:
         turns=turns,
         model=chosen_model(request, body.model),
         place=await _place(request, body),
-        terms=Terms("\n\n".join([prompt, *said] if prompt else said) or None, own_tools(request, specs)),
+        terms=terms_of(request, prompt, instructions_of(body.said), specs),
         on_busy=body.on_busy,
         claim=await _claim(request, body),
         attach_same=True,

@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
+from starlette.requests import Request
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Id, Key, ModelName, UserId
+from handlers.bodies import Body, Id, Key, ModelName, UserId, checked
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -84,6 +85,12 @@ class StreamOptions(Body):
 
 class CompletionMetadata(Body):
     session_id: Id | None = Field(None, description="The same as `X-Session-Id`, which goes before it.")
+
+
+def session_in_header(request: Request) -> str | None:
+    """Raises ChatError ``invalid_request``."""
+    header = request.headers.get("x-session-id")
+    return None if header is None else checked(CompletionMetadata, {"session_id": header}).session_id
 
 
 class CompletionBody(Body):

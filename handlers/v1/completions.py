@@ -8,12 +8,13 @@ from chat.ids import anonymous_user, new_id
 from chat.sessions import NewSession
 from chat.terms import Terms
 from handlers.answers import answer, claim_of, replayed
-from handlers.bodies import Reply, body_of, checked
+from handlers.bodies import Reply, body_of
 from handlers.chat import within_limit
 from handlers.formats.completions import CompletionChunks
 from handlers.models import chosen_model
+from handlers.templates import prompt_for
 from handlers.terms import terms_of
-from handlers.v1.bodies import DELIVERY, OPTIONS, CompletionBody, CompletionMetadata
+from handlers.v1.bodies import DELIVERY, OPTIONS, CompletionBody, session_in_header
 from handlers.v1.tools import tools_of
 from handlers.v1.turns import instructions_of, turns_of
 from handlers.v1.views import completion_view
@@ -47,13 +48,11 @@ async def _said(request: Request, body: CompletionBody, session_id: str | None, 
 
 
 def _session_named(request: Request, body: CompletionBody) -> str | None:
-    header = request.headers.get("x-session-id")
-    if header is not None:
-        return checked(CompletionMetadata, {"session_id": header}).session_id
-    return body.metadata.session_id if body.metadata else None
+    return session_in_header(request) or (body.metadata.session_id if body.metadata else None)
 
 
 async def _terms(request: Request, body: CompletionBody, session_id: str | None) -> Terms:
     tools = tools_of([tool.function for tool in body.tools or ()])
     options = body.model_dump(include=OPTIONS, exclude_none=True)
-    return await terms_of(request, instructions_of(body.messages), tools, options, session_id)
+    prompt = await prompt_for(request, None, {}, session_id)
+    return terms_of(request, prompt, instructions_of(body.messages), tools, options)

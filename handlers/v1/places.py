@@ -8,11 +8,10 @@ from chat.commands import Answering, Leaf, Matching, Place, Under
 from chat.errors import ChatError
 from chat.runs import Run, RunStatus
 from chat.sessions import Turn
-from handlers.bodies import checked
 from handlers.chat import within_limit
 from handlers.context import engine_of
 from handlers.formats.responses import run_id_of
-from handlers.v1.bodies import CompletionMetadata
+from handlers.v1.bodies import session_in_header
 from handlers.v1.items import refuse_open_calls, turns_in, with_results
 from handlers.v1.response_bodies import ConversationBody, InputItem, ResponseBody
 
@@ -58,8 +57,7 @@ async def placed(request: Request, body: ResponseBody, items: list[InputItem]) -
 def _session_named(request: Request, body: ResponseBody) -> str | None:
     conversation = body.conversation
     inside = conversation.id if isinstance(conversation, ConversationBody) else conversation
-    header = request.headers.get("x-session-id")
-    outside = None if header is None else checked(CompletionMetadata, {"session_id": header}).session_id
+    outside = session_in_header(request)
     if None not in (inside, outside) and inside != outside:
         raise ChatError("invalid_request", "conversation: X-Session-Id names another session.")
     return inside or outside

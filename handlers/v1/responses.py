@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,7 +22,7 @@ from handlers.formats.responses import ResponseEvents, remembered
 from handlers.models import chosen_model
 from handlers.streams import cursor_of, follow, run_headers
 from handlers.templates import prompt_for
-from handlers.tools import own_tools
+from handlers.terms import terms_of
 from handlers.v1.items import instructions_in
 from handlers.v1.places import placed, run_of
 from handlers.v1.response_bodies import DELIVERY, ECHOED, MessageInput, ResponseBody, ResponseQuery
@@ -56,13 +57,10 @@ async def cancel_response(request: Request) -> Response:
 async def _new_run(request: Request, body: ResponseBody) -> NewRun:
     items = [MessageInput(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     session_id, place, turns = await placed(request, body, list(items))
-    prompts = [await prompt_for(request, None, {}, session_id), body.instructions, *instructions_in(items)]
-    terms = Terms(
-        "\n\n".join([prompt for prompt in prompts if prompt]) or None,
-        own_tools(request, tools_of(body.tools or ())),
-        options_of(body),
-        body.model_dump(include=ECHOED, exclude_none=True, by_alias=True),
-    )
+    prompt = await prompt_for(request, None, {}, session_id)
+    said = [text for text in (body.instructions, *instructions_in(items)) if text]
+    terms = terms_of(request, prompt, said, tools_of(body.tools or ()), options_of(body))
+    labels = body.model_dump(include=ECHOED, exclude_none=True, by_alias=True)
     return NewRun(
         id=new_id("run"),
         session=NewSession(session_id or new_id("ses"), body.user or anonymous_user()),
@@ -70,7 +68,7 @@ async def _new_run(request: Request, body: ResponseBody) -> NewRun:
         turns=turns,
         model=chosen_model(request, body.model),
         place=place,
-        terms=terms,
+        terms=replace(terms, labels=labels),
         on_busy=body.on_busy,
         claim=claim_of(request, None, body.model_dump(exclude=DELIVERY, by_alias=True), session_id),
     )
