@@ -180,7 +180,9 @@ class Generation:
             request = replace(request, steps=[*before, replace(last, calls=answered)])
         while len(request.steps) < self._policy.steps:
             with live.span.step(len(request.steps) + 1) as span:
-                sent = fitted_request(request, self._policy.budgets.room(live.run.model))
+                sent = request  # which fits, as long as no tool has answered
+                if request.steps:
+                    sent = fitted_request(request, self._policy.budgets.room(live.run.model))
                 heard = await self._step(live, sent, span)
                 assert heard.finished is not None
                 live.spending.end(heard.finished.usage, live.said)
