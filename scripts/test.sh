@@ -11,9 +11,16 @@ if [ $# -gt 0 ]; then exec "$bin/python" -m pytest "$@"; fi
 
 "$bin/python" -m ruff check --quiet .
 "$bin/python" -m ruff format --check .
+# Quiet when all is well: it warns of every part of a statement in which the argued exception was not needed.
+found=$("$bin/python" -m bandit --quiet --configfile pyproject.toml --recursive \
+    chat doctor handlers knowledge mcp_tools store composition.py server.py settings.py 2>&1) || {
+    printf '%s\n' "$found"
+    exit 1
+}
 "$bin/python" -m mypy
 "$bin/lint-imports" --no-logo
-"$bin/python" -m pytest --cov
+# Most of the time a test waits for another process, so two at once keep two cores busy; a third makes some wait longer than they can.
+"$bin/python" -m pytest --cov --numprocesses=2 --dist=worksteal
 
 # The engine and the wire formats are where a token could get lost: no line or branch of them goes untested. Quiet
 # when all is well, so that pytest's summary comes last.
