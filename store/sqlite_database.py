@@ -6,21 +6,26 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import aiosqlite
 
 from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
+from store.rows import Work
+from store.sqlite_rows import SqliteRows, at_once
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
-"""What is done inside one transaction. It runs in the connection's thread."""
+Job: TypeAlias = Callable[[sqlite3.Connection], T]
+"""What the connection's thread does."""
 
 READERS = 2
 """Connections for reading: a page of history must not wait for a long list, and more would only compete."""
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a statement waits for another process's lock before it is refused."""
+
+EMPTY_TIMEOUT_MS = 50
+"""The same to empty the log, which has time until the next try: whoever commits waits meanwhile. Reads take a few."""
 
 WRITER_TIMEOUT = 5.0
 """Seconds that a write waits for its turn: behind a lock that is not given, each would wait for all before it."""
@@ -31,6 +36,9 @@ file grows by 2.3 bytes a byte of text instead of 2.6."""
 
 CHECK_UP_TO = 128 * 2**20
 """Bytes. A file of at most this size is checked whole before it is used; a larger one would delay the start."""
+
+REWRITE_UP_TO = 16 * 2**20
+"""Likewise, to write it anew behind a deletion: that takes 0.1 s, for which all that commits waits."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +66,9 @@ class Database:
     IMMEDIATE``: a transaction that begins as a reader and turns writer fails at once when another process has
     written meanwhile, however long the busy timeout.
     """
+
+    contradicted = sqlite3.IntegrityError
+    """What the database says to rows that contradict each other."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -87,7 +98,7 @@ class Database:
             await self._do(readers[0], self._check)
             await self._do(writer, lambda db: db.execute(f"PRAGMA page_size={PAGE_BYTES}").fetchall())  # of a new file
             await self._do(writer, lambda db: db.execute("PRAGMA journal_mode=WAL").fetchall())
-            await self._do(writer, lambda db: self._transaction(db, _migrate, durable=True))
+            await self._do(writer, lambda db: self._transaction(db, lambda: _migrate(db), durable=True))
             self._writer, self._readers = writer, asyncio.LifoQueue()
             for reader in readers:
                 self._readers.put_nowait(reader)
@@ -111,7 +122,9 @@ class Database:
         """
         await self._take_turn()
         try:
-            return await self._do(self._usable(), lambda db: self._transaction(db, work, durable=durable))
+            return await self._do(
+                self._usable(), lambda db: self._transaction(db, lambda: at_once(work(SqliteRows(db))), durable=durable)
+            )
         finally:
             self._turn.release()
 
@@ -120,9 +133,33 @@ class Database:
         self._usable()
         reader = await self._readers.get()
         try:
-            return await self._do(reader, lambda db: _snapshot(db, work))
+            return await self._do(reader, lambda db: _snapshot(db, lambda: at_once(work(SqliteRows(db)))))
         finally:
             self._readers.put_nowait(reader)
+
+    async def rewrite(self) -> None:
+        """Write the file anew, if it is small. https://www.sqlite.org/lang_vacuum.html
+
+        ``secure_delete`` overwrites a row where it lies, and not what it left where it lay before SQLite moved it to
+        another page.
+        """
+        await self._take_turn()
+        try:
+            if self._path.stat().st_size <= REWRITE_UP_TO:
+                await self._do(self._usable(), lambda db: db.execute("VACUUM"))
+        finally:
+            self._turn.release()
+
+    async def empty_log(self) -> bool:
+        """Move what is in the -wal file to where it belongs, and cut the file to nothing.
+
+        False: somebody reads what is in it.
+        """
+        await self._take_turn()
+        try:
+            return await self._do(self._usable(), _empty_log)
+        finally:
+            self._turn.release()
 
     async def changed(self) -> bool:
         """Whether another process has committed since the last call.
@@ -146,9 +183,10 @@ class Database:
         connection = await stack.enter_async_context(aiosqlite.connect(uri, uri=True, isolation_level=None))
         await connection.execute_fetchall(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         await connection.execute_fetchall("PRAGMA foreign_keys=ON")
+        await connection.execute_fetchall("PRAGMA secure_delete=ON")  # the default of some systems, and not of others
         return connection
 
-    async def _do(self, connection: aiosqlite.Connection, job: Work[T]) -> T:
+    async def _do(self, connection: aiosqlite.Connection, job: Job[T]) -> T:
         """Let the connection's thread do the whole job in one trip.
 
         aiosqlite's own methods make a trip for each statement: some 50 us of CPU and, where the loop is busy, a
@@ -180,11 +218,11 @@ class Database:
         except TimeoutError:
             raise StoreUnavailableError from None
 
-    def _transaction(self, db: sqlite3.Connection, work: Work[T], *, durable: bool) -> T:
+    def _transaction(self, db: sqlite3.Connection, work: Callable[[], T], *, durable: bool) -> T:
         self._set_synchronous(db, "FULL" if durable else "NORMAL")
         db.execute("BEGIN IMMEDIATE")
         try:
-            result = work(db)
+            result = work()
             db.commit()
         finally:
             if db.in_transaction:
@@ -224,10 +262,19 @@ def _look(db: sqlite3.Connection) -> None:
     db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 
 
-def _snapshot(db: sqlite3.Connection, work: Work[T]) -> T:
+def _empty_log(db: sqlite3.Connection) -> bool:
+    db.execute(f"PRAGMA busy_timeout={EMPTY_TIMEOUT_MS}").fetchall()
+    try:
+        [(busy, _, _)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}").fetchall()
+    return not busy
+
+
+def _snapshot(db: sqlite3.Connection, work: Callable[[], T]) -> T:
     db.execute("BEGIN")
     try:
-        return work(db)
+        return work()
     finally:
         db.rollback()
 

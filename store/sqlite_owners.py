@@ -2,21 +2,21 @@
 
 import fcntl
 import os
-import sqlite3
 import time
 from pathlib import Path
 
 from chat.ids import new_id
-from store.sqlite_rows import rows
+from chat.ports import SILENCE
+from store.rows import Rows
 
 
 class Owners:
     """This process as an owner of runs, and its judgement of the others.
 
     An owner is dead when the kernel has let go of its lock (at once after a kill), or when its counter of beats has
-    stood still for ``lease`` seconds of *this* process's monotonic clock (it is frozen). No two clocks are ever
-    compared. A dead owner's row is deleted and its id is never given out again: that id is the fencing token which
-    every commit checks.
+    stood still for :data:`chat.ports.SILENCE` of the ``lease``, which is in seconds of *this* process's monotonic clock
+    (it is frozen). No two clocks are ever compared. A dead owner's row is deleted and its id is never given out again:
+    that id is the fencing token which every commit checks.
     """
 
     def __init__(self, database: Path, *, lease: float) -> None:
@@ -26,33 +26,36 @@ class Owners:
         self._seen: dict[int, tuple[int, float]] = {}
         self.id = 0
 
-    def register(self, db: sqlite3.Connection) -> None:
+    async def register(self, db: Rows) -> None:
         """Become a new owner. The lock is held before anybody can see the row."""
         self.close()
         lock = self._database.with_name(f"{self._database.name}-{new_id('owner')}")
         file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._held = lock, file
-        [(self.id,)] = rows(db, "INSERT INTO owners (lock) VALUES (?) RETURNING id", (lock.name,))
+        [(self.id,)] = await db.rows("INSERT INTO owners (lock) VALUES (?) RETURNING id", (lock.name,))
 
-    def beat(self, db: sqlite3.Connection) -> None:
+    async def attend(self, db: Rows) -> None:
+        await self.beat(db)
+
+    async def beat(self, db: Rows) -> None:
         """Say that this process lives; come back as a new owner if it was declared dead meanwhile."""
-        alive = rows(db, "UPDATE owners SET beats = beats + 1 WHERE id = ? RETURNING id", (self.id,))
+        alive = await db.rows("UPDATE owners SET beats = beats + 1 WHERE id = ? RETURNING id", (self.id,))
         if not alive:
-            self.register(db)
+            await self.register(db)
 
-    def bury(self, db: sqlite3.Connection) -> None:
+    async def bury(self, db: Rows) -> None:
         """Delete the owners that are dead. Their runs are then anybody's."""
         now = time.monotonic()
         seen: dict[int, tuple[int, float]] = {}
-        for owner, lock, beats in rows(db, "SELECT id, lock, beats FROM owners"):
+        for owner, lock, beats in await db.rows("SELECT id, lock, beats FROM owners"):
             if owner == self.id:
                 continue
             before = self._seen.get(owner, (beats, now))
             seen[owner] = before if before[0] == beats else (beats, now)
             path = self._database.with_name(lock)
-            if now - seen[owner][1] > self._lease or not _is_locked(path):
-                rows(db, "DELETE FROM owners WHERE id = ?", (owner,))
+            if now - seen[owner][1] > self._lease * SILENCE or not _is_locked(path):
+                await db.rows("DELETE FROM owners WHERE id = ?", (owner,))
                 path.unlink(missing_ok=True)
         self._seen = seen
 
@@ -60,9 +63,9 @@ class Owners:
         """Drop what was observed: while nobody can write, an owner that lives cannot beat either."""
         self._seen.clear()
 
-    def resign(self, db: sqlite3.Connection) -> None:
+    async def resign(self, db: Rows) -> None:
         """Stop being an owner; this process's runs are then anybody's."""
-        rows(db, "DELETE FROM owners WHERE id = ?", (self.id,))
+        await db.rows("DELETE FROM owners WHERE id = ?", (self.id,))
 
     def close(self) -> None:
         """Let go of the lock and remove its file."""

@@ -3,8 +3,7 @@
 Every function works inside a transaction that it is given.
 """
 
-import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from chat.commands import NewSideRun
 from chat.commits import Recollection, Settlement, Tries
@@ -13,9 +12,9 @@ from chat.memory import MOST_DOUBLINGS, title_of
 from chat.room import MESSAGE_OVERHEAD
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Branch, Piece, Summary
-from store.sqlite_rows import now_ms, rows
-from store.sqlite_runs import find_run, insert_run
-from store.sqlite_sessions import history
+from store.rows import Rows, now_ms
+from store.runs import find_run, insert_run
+from store.sessions import history
 
 WHOLE = 2**62
 """Bytes; more than any branch has."""
@@ -47,73 +46,75 @@ _LATEST = """
 # `used` is the size of the message and of all that lie behind it.
 _PIECES = """
     WITH RECURSIVE branch (depth, id, parent_id, role, used) AS (
-        SELECT 0, id, parent_id, role, length(CAST(content || coalesce(steps, '') AS BLOB)) + :overhead
+        SELECT 0, id, parent_id, role, {} + :overhead
         FROM messages WHERE id = :leaf
         UNION ALL
         SELECT depth + 1, above.id, above.parent_id, above.role,
-               used + length(CAST(above.content || coalesce(above.steps, '') AS BLOB)) + :overhead
+               used + {} + :overhead
         FROM branch JOIN messages above ON above.id = branch.parent_id
-        WHERE above.id IS NOT :up_to AND used <= :reach)
-    SELECT id, role, used - lag(used, 1, 0) OVER (ORDER BY depth) FROM branch ORDER BY depth DESC
+        WHERE above.id <> coalesce(:up_to, '') AND used <= :reach)
+    SELECT id, role, used - coalesce(lag(used) OVER (ORDER BY depth), 0) FROM branch ORDER BY depth DESC
 """
 
 
-def summary(db: sqlite3.Connection, message_id: str) -> Summary | None:
-    found = rows(db, "SELECT session_id FROM messages WHERE id = ?", (message_id,))
+async def summary(db: Rows, message_id: str) -> Summary | None:
+    found = await db.rows("SELECT session_id FROM messages WHERE id = ?", (message_id,))
     if not found:
         return None
     known = {"session_id": found[0][0], "leaf": message_id}
-    if not rows(db, _ANY_SUMMARY, known):
+    if not await db.rows(_ANY_SUMMARY, known):
         return None  # and the branch was not walked to its root for that
-    latest = rows(db, _SUMMARY, known)
+    latest = await db.rows(_SUMMARY, known)
     return Summary(*latest[0]) if latest else None
 
 
-def branch(db: sqlite3.Connection, message_id: str, budget: int) -> Branch:
-    latest = summary(db, message_id)
-    return Branch(latest, history(db, message_id, budget, latest.up_to if latest else None))
+async def branch(db: Rows, message_id: str, budget: int) -> Branch:
+    latest = await summary(db, message_id)
+    return Branch(latest, await history(db, message_id, budget, latest.up_to if latest else None))
 
 
-def recollection(db: sqlite3.Connection, answer: Run, kinds: Collection[RunKind], reach: int) -> Recollection | None:
-    found = rows(
-        db,
-        """SELECT title, length(CAST(coalesce(instructions, '') AS BLOB))
-           FROM sessions JOIN runs ON runs.id = ? WHERE sessions.id = ?""",
+async def recollection(db: Rows, answer: Run, kinds: Collection[RunKind], reach: int) -> Recollection | None:
+    found = await db.rows(
+        f"""SELECT title, {db.size("coalesce(instructions, '')")}
+           FROM sessions JOIN runs ON runs.id = ? WHERE sessions.id = ?""",  # noqa: S608  # nosec B608  # no value
         (answer.id, answer.session_id),
     )
     if not found:
         return None
     [(title, instructions)] = found
-    tries = {kind: _tries(db, answer.session_id, kind) for kind in kinds}
+    tries = {kind: await _tries(db, answer.session_id, kind) for kind in kinds}
     pieces: list[Piece] = []
     if RunKind.SUMMARY in kinds:
-        latest = summary(db, answer.answer_id)
+        latest = await summary(db, answer.answer_id)
         behind = {"leaf": answer.answer_id, "up_to": None, "reach": reach}
         if latest is not None:
             behind |= {"up_to": latest.up_to, "reach": WHOLE}
-        pieces = [Piece(*piece) for piece in rows(db, _PIECES, behind | {"overhead": MESSAGE_OVERHEAD})]
+        sizes = [db.size(f"{table}.content || coalesce({table}.steps, '')") for table in ("messages", "above")]
+        found = await db.rows(_PIECES.format(*sizes), behind | {"overhead": MESSAGE_OVERHEAD})
+        pieces = [Piece(*piece) for piece in found]
     return Recollection(title, instructions, tries, pieces)
 
 
-def _tries(db: sqlite3.Connection, session_id: str, kind: RunKind) -> Tries:
-    latest = rows(db, _LATEST, {"session_id": session_id, "kind": kind, "limit": MOST_DOUBLINGS})
+async def _tries(db: Rows, session_id: str, kind: RunKind) -> Tries:
+    latest = await db.rows(_LATEST, {"session_id": session_id, "kind": kind, "limit": MOST_DOUBLINGS})
     if not latest:
         return Tries()
     pos, last, status, _ = latest[0]
     kept = [kept for _, _, _, kept in latest]
-    [(answers,)] = rows(
-        db, "SELECT count(*) FROM runs WHERE session_id = ? AND pos > ? AND kind = 'answer'", (session_id, pos)
+    [(answers,)] = await db.rows(
+        "SELECT count(*) FROM runs WHERE session_id = ? AND pos > ? AND kind = 'answer'", (session_id, pos)
     )
     failures = kept.index(1) if 1 in kept else len(kept)
     return Tries(last, RunStatus(status).active, 1 in kept, failures, answers)
 
 
-def start_side_run(db: sqlite3.Connection, new: NewSideRun, owner: int) -> Run | None:
-    there = rows(db, "SELECT 1 FROM sessions WHERE id = ?", (new.session_id,))
-    latest = rows(db, _LATEST, {"session_id": new.session_id, "kind": new.kind, "limit": 1})
+async def start_side_run(db: Rows, new: NewSideRun, owner: int) -> Run | None:
+    await db.lock(new.session_id)
+    there = await db.rows("SELECT 1 FROM sessions WHERE id = ?", (new.session_id,))
+    latest = await db.rows(_LATEST, {"session_id": new.session_id, "kind": new.kind, "limit": 1})
     if not there or (latest[0][1] if latest else None) != new.behind:
         return None
-    insert_run(
+    await insert_run(
         db,
         {
             "id": new.id,
@@ -128,17 +129,14 @@ def start_side_run(db: sqlite3.Connection, new: NewSideRun, owner: int) -> Run |
             "now": now_ms(),
         },
     )
-    return find_run(db, new.id)
+    return await find_run(db, new.id)
 
 
-def keep(db: sqlite3.Connection, run: Run, end: Settlement, now: int) -> None:
-    """Keep what a run beside the conversation wrote, if it is complete. A title of the client's own stays."""
-    if not isinstance(end.terminal, RunCompleted) or not end.answer.strip():
-        return
-    rows(db, "UPDATE runs SET text = ? WHERE id = ?", (end.answer, run.id))
-    if run.kind is RunKind.TITLE:
-        rows(
-            db,
-            "UPDATE sessions SET title = ?, updated_at = ? WHERE id = ? AND title IS NULL",
-            (title_of(end.answer) or None, now, run.session_id),
-        )
+async def keep(db: Rows, settled: Sequence[tuple[Run, Settlement]], now: int) -> None:
+    """Keep what runs beside the conversation wrote, of those that are complete. A title of the client's own stays."""
+    whole = [(run, end) for run, end in settled if isinstance(end.terminal, RunCompleted) and end.answer.strip()]
+    await db.each("UPDATE runs SET text = ? WHERE id = ?", [(end.answer, run.id) for run, end in whole])
+    await db.each(
+        "UPDATE sessions SET title = ?, updated_at = ? WHERE id = ? AND title IS NULL",
+        [(title_of(end.answer) or None, now, run.session_id) for run, end in whole if run.kind is RunKind.TITLE],
+    )

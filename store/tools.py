@@ -1,24 +1,22 @@
-"""Tools: what they wrote down, the steps in which they were called, and who waits for a yes.
+"""Tools: what they wrote down, the steps in which they were called, and who waits for a yes. And an answer's sources.
 
 Every function works inside a transaction that it is given.
 """
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple
 
 from chat.errors import ChatError
-from chat.events import ToolCalled
+from chat.events import Source, ToolCalled, payload_of
 from chat.records import Record
 from chat.sessions import Page
 from chat.steps import Call, Step
-from store.sqlite_rows import now_ms, page_below, rows
+from store.rows import Rows, now_ms, page_below
 
 
-def save_record(db: sqlite3.Connection, record: Record) -> None:
-    rows(
-        db,
+async def save_record(db: Rows, record: Record) -> None:
+    await db.rows(
         """INSERT INTO records (id, kind, session_id, user_id, run_id, data, created_at)
            VALUES (?, ?, ?, ?, ?, ?, ?)""",
         (
@@ -33,8 +31,8 @@ def save_record(db: sqlite3.Connection, record: Record) -> None:
     )
 
 
-def list_records(
-    db: sqlite3.Connection,
+async def list_records(
+    db: Rows,
     kind: str | None,
     session_id: str | None,
     user_id: str | None,
@@ -43,11 +41,10 @@ def list_records(
 ) -> Page[Record]:
     given = {"kind": kind, "session_id": session_id, "user_id": user_id}
     asked = {name: value for name, value in given.items() if value is not None}
-    found = rows(
-        db,
+    found = await db.rows(
         f"""SELECT pos, id, kind, session_id, user_id, run_id, data, created_at FROM records
             WHERE {" AND ".join(["pos < :after", *(f"{name} = :{name}" for name in asked)])}
-            ORDER BY pos DESC LIMIT :limit""",  # noqa: S608  # the names are those above
+            ORDER BY pos DESC LIMIT :limit""",  # noqa: S608  # nosec B608  # the names are those above
         asked | {"after": page_below(after), "limit": limit + 1},
     )
     records = [
@@ -57,22 +54,20 @@ def list_records(
     return Page(records, str(found[limit - 1][0]) if len(found) > limit else None)
 
 
-def wait_for_approval(db: sqlite3.Connection, run_id: str, call: ToolCalled) -> None:
-    rows(
-        db,
+async def wait_for_approval(db: Rows, run_id: str, call: ToolCalled) -> None:
+    await db.rows(
         "INSERT INTO approvals (run_id, call_id, name, arguments) VALUES (?, ?, ?, ?)",
         (run_id, call.call_id, call.name, call.arguments),
     )
 
 
-def decision(db: sqlite3.Connection, run_id: str, call_id: str) -> bool | None:
-    found = rows(db, "SELECT approved FROM approvals WHERE run_id = ? AND call_id = ?", (run_id, call_id))
+async def decision(db: Rows, run_id: str, call_id: str) -> bool | None:
+    found = await db.rows("SELECT approved FROM approvals WHERE run_id = ? AND call_id = ?", (run_id, call_id))
     return bool(found[0][0]) if found and found[0][0] is not None else None
 
 
-def decisions(db: sqlite3.Connection, owner: int) -> list[tuple[str, str, bool]]:
-    found = rows(
-        db,
+async def decisions(db: Rows, owner: int) -> list[tuple[str, str, bool]]:
+    found = await db.rows(
         """SELECT run_id, call_id, approved FROM runs JOIN approvals ON approvals.run_id = runs.id
            WHERE runs.status = 'running' AND runs.owner = ? AND approved IS NOT NULL""",
         (owner,),
@@ -80,9 +75,9 @@ def decisions(db: sqlite3.Connection, owner: int) -> list[tuple[str, str, bool]]
     return [(run_id, call_id, bool(approved)) for run_id, call_id, approved in found]
 
 
-def decide(db: sqlite3.Connection, run_id: str, call_id: str, *, approved: bool) -> None:
-    found = rows(
-        db,
+async def decide(db: Rows, run_id: str, call_id: str, *, approved: bool) -> None:
+    await db.lock(run_id)
+    found = await db.rows(
         """SELECT approved, runs.status = 'running' FROM approvals JOIN runs ON runs.id = approvals.run_id
            WHERE run_id = ? AND call_id = ?""",
         (run_id, call_id),
@@ -94,7 +89,10 @@ def decide(db: sqlite3.Connection, run_id: str, call_id: str, *, approved: bool)
         return
     if decided is not None or not running:
         raise ChatError("already_decided", "It was decided otherwise before, or the run has ended.")
-    rows(db, "UPDATE approvals SET approved = ? WHERE run_id = ? AND call_id = ?", (approved, run_id, call_id))
+    await db.rows(
+        "UPDATE approvals SET approved = ? WHERE run_id = ? AND call_id = ?", (int(approved), run_id, call_id)
+    )
+    await db.ring()
 
 
 def dump_steps(steps: Sequence[Step]) -> str | None:
@@ -108,3 +106,12 @@ def load_steps(text: str | None) -> Sequence[Step]:
     if text is None:
         return ()
     return tuple(Step(said, tuple(Call(*call) for call in calls)) for said, calls in json.loads(text))
+
+
+def dump_sources(sources: Sequence[Source]) -> str | None:
+    """As the messages table keeps them."""
+    return json.dumps([payload_of(source) for source in sources], ensure_ascii=False) if sources else None
+
+
+def load_sources(text: str | None) -> Sequence[Source]:
+    return () if text is None else tuple(Source(**members) for members in json.loads(text))

@@ -1,14 +1,13 @@
 """What the runs have used: SQL beside the row mapping. Every function works inside a given transaction."""
 
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from chat.errors import ChatError
 from chat.runs import Run
 from chat.sessions import Page
 from chat.usage import Share, UsageBy, UsageQuery, UsageSum
-from store.sqlite_rows import rows
+from store.rows import Rows
 
 DAY_MS = 86_400_000
 
@@ -22,36 +21,38 @@ _KEYS: Mapping[UsageBy, str] = {
 }
 
 _SUMS = """
-    SELECT {key}, count(DISTINCT run_id), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
-           sum(reasoning_tokens), count(DISTINCT run_id) FILTER (WHERE estimated),
-           sum(estimated * (input_tokens + output_tokens)), sum(cost),
-           sum((cost IS NULL) * (input_tokens + output_tokens))
+    SELECT {key}, count(DISTINCT run_id), CAST(sum(input_tokens) AS BIGINT), CAST(sum(output_tokens) AS BIGINT),
+           CAST(sum(cached_tokens) AS BIGINT), CAST(sum(reasoning_tokens) AS BIGINT),
+           count(DISTINCT run_id) FILTER (WHERE estimated = 1),
+           CAST(sum(estimated * (input_tokens + output_tokens)) AS BIGINT), CAST(sum(cost) AS BIGINT),
+           CAST(sum(CASE WHEN cost IS NULL THEN input_tokens + output_tokens ELSE 0 END) AS BIGINT)
     FROM usage WHERE {which} GROUP BY {key} ORDER BY {key} {order} LIMIT :limit
 """
 
 
-def insert(db: sqlite3.Connection, run: Run, share: Share, ended_at: int) -> None:
-    usage = share.usage
-    rows(
-        db,
+async def insert(db: Rows, shares: Sequence[tuple[Run, Share]], ended_at: int) -> None:
+    await db.each(
         "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            run.id,
-            run.session_id,
-            run.user_id,
-            share.model,
-            ended_at // DAY_MS,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            usage.source == "estimated",
-            share.cost,
-        ),
+        [
+            (
+                run.id,
+                run.session_id,
+                run.user_id,
+                share.model,
+                ended_at // DAY_MS,
+                share.usage.input_tokens,
+                share.usage.output_tokens,
+                share.usage.cached_tokens,
+                share.usage.reasoning_tokens,
+                int(share.usage.source == "estimated"),
+                share.cost,
+            )
+            for run, share in shares
+        ],
     )
 
 
-def sums(db: sqlite3.Connection, query: UsageQuery) -> Page[UsageSum]:
+async def sums(db: Rows, query: UsageQuery) -> Page[UsageSum]:
     key, by_day = _KEYS[query.by], query.by is UsageBy.DAY
     conditions = {
         "session_id = :session_id": query.session_id,
@@ -61,8 +62,7 @@ def sums(db: sqlite3.Connection, query: UsageQuery) -> Page[UsageSum]:
         f"{key} {'<' if by_day else '>'} :after": _after(query),
     }
     given = {condition: value for condition, value in conditions.items() if value is not None}
-    found = rows(
-        db,
+    found = await db.rows(
         _SUMS.format(key=key, which=" AND ".join(given) or "TRUE", order="DESC" if by_day else "ASC"),
         {condition.rpartition(":")[2]: value for condition, value in given.items()} | {"limit": query.limit + 1},
     )

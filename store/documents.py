@@ -1,0 +1,63 @@
+"""Documents and their chunks: SQL beside the row mapping. Every function works inside a given transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from chat.documents import Document, NewDocument
+from chat.errors import ChatError
+from chat.sessions import Page
+from store.rows import Rows, now_ms, page_below
+
+_DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at"
+
+
+async def add_document(db: Rows, new: NewDocument, most: int) -> Document:
+    await db.lock(f"documents of {new.user_id or ''}")
+    whose = "user_id IS NULL" if new.user_id is None else "user_id = :user_id"
+    [(count,)] = await db.rows(f"SELECT count(*) FROM documents WHERE {whose}", {"user_id": new.user_id})  # noqa: S608  # nosec B608  # no value
+    if most and count >= most:
+        raise ChatError("too_many_documents", f"There are {count:,} documents already, and may be {most:,}.")
+    await db.rows(
+        """INSERT INTO documents (id, user_id, collection, title, media_type, bytes, chunks, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            new.id,
+            new.user_id,
+            new.collection,
+            new.title,
+            new.media_type,
+            new.bytes,
+            len(new.chunks),
+            now_ms(),
+        ),
+    )
+    await db.each(
+        "INSERT INTO chunks (document_id, number, place, text) VALUES (?, ?, ?, ?)",
+        [(new.id, number, chunk.place, chunk.text) for number, chunk in enumerate(new.chunks, 1)],
+    )
+    document = await find_document(db, new.id)
+    assert document is not None
+    return document
+
+
+async def find_document(db: Rows, document_id: str) -> Document | None:
+    found = await db.rows(f"{_DOCUMENT} FROM documents WHERE id = ?", (document_id,))
+    return Document(*found[0]) if found else None
+
+
+async def list_documents(
+    db: Rows, user_id: str | None, collection: str | None, limit: int, after: str | None
+) -> Page[Document]:
+    whose = "" if user_id is None else "AND (user_id = :user_id OR user_id IS NULL)"
+    which = "" if collection is None else "AND collection = :collection"
+    found = await db.rows(
+        f"{_DOCUMENT}, pos FROM documents WHERE pos < :below {whose} {which} ORDER BY pos DESC LIMIT :limit",
+        {"below": page_below(after), "user_id": user_id, "collection": collection, "limit": limit + 1},
+    )
+    rows: Sequence[Any] = found[:limit]
+    return Page([Document(*tuple(row)[:-1]) for row in rows], str(rows[-1][-1]) if len(found) > limit else None)
+
+
+async def delete_document(db: Rows, document_id: str) -> bool:
+    """The foreign keys take the chunks along, and these what the index has of them."""
+    return bool(await db.rows("DELETE FROM documents WHERE id = ? RETURNING id", (document_id,)))

@@ -1,0 +1,13 @@
+-- Keys of servers in front: no more than the SHA-256 of each, which is 256 random bits.
+CREATE TABLE keys (
+    name       TEXT COLLATE "C" PRIMARY KEY,
+    digest     TEXT COLLATE "C" NOT NULL UNIQUE,
+    admin      INTEGER NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+-- What this service signs with, made when it is first needed, the same for all processes. Exports do not have it.
+CREATE TABLE secrets (
+    name  TEXT COLLATE "C" PRIMARY KEY,
+    value TEXT COLLATE "C" NOT NULL
+);

@@ -1,0 +1,2 @@
+-- What an answer is from, as JSON.
+ALTER TABLE messages ADD COLUMN sources TEXT;
