@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from chat.events import Event, Terminal
+from chat.events import Event, Source, Terminal
 from chat.runs import Run, RunKind
 from chat.sessions import Piece
 from chat.steps import Step
@@ -16,6 +16,7 @@ class Settlement:
 
     The answer becomes a message; of any other kind of run, what it wrote is kept with the session if it is complete.
     ``steps`` are those in which tools were called. ``shares`` are what the terminal event's usage is the sum of.
+    ``sources`` are the answer's.
     """
 
     terminal: Terminal
@@ -23,6 +24,7 @@ class Settlement:
     log: Sequence[Event]
     steps: Sequence[Step] = ()
     shares: Sequence[Share] = ()
+    sources: Sequence[Source] = ()
 
 
 @dataclass(slots=True)
@@ -53,11 +55,13 @@ class Committed:
 class Batch:
     """Neighbouring events of one run; ``first_seq`` is the first one's place.
 
-    ``shown`` is room for those who show the batch to many: what they made of it, by their own key.
+    ``last``: when they were read there was nothing behind them. ``shown`` is room for those who show the batch to many:
+    what they made of it, by their own key.
     """
 
     first_seq: int
     events: Sequence[Event]
+    last: bool = field(default=False, compare=False, repr=False)
     shown: dict[object, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -91,11 +95,13 @@ class Recollection:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What was committed by anyone behind a position of the journal: run, seq and event, in commit order.
+    """What was committed of some runs behind a position of the journal: run, seq and event, in commit order.
 
+    ``pos`` is how far that goes, whoever's the last entry there is; ``more``, if there may be more behind it.
     ``complete`` is False when part of it has been pruned already: whoever follows must read the runs themselves.
     """
 
     pos: int
     entries: Sequence[tuple[str, int, Event]]
     complete: bool = True
+    more: bool = False

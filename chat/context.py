@@ -51,13 +51,14 @@ class Context:
         self._budgets = budgets
         self._system_prompt = system_prompt
 
-    async def messages(self, run: Run, terms: Terms) -> Sequence[Turn]:
+    async def messages(self, run: Run, terms: Terms, told: Sequence[Turn] = ()) -> Sequence[Turn]:
+        """``told`` is what else the system says, behind all other of it."""
         system = [Turn("system", prompt) for prompt in (self._system_prompt, terms.instructions) if prompt]
         room = self._budgets.room(run.model)
-        left = max(room - sum(map(size_of, system)), 0)
+        left = max(room - sum(map(size_of, [*system, *told])), 0)
         branch = await self._store.branch(run.message_id, left)
-        told = [] if branch.summary is None else [told_of(branch.summary, room)]
-        return fitted([*system, *told, *turns_within(branch.turns, left)], room)
+        summary = [] if branch.summary is None else [told_of(branch.summary, room)]
+        return fitted([*system, *summary, *told, *turns_within(branch.turns, left)], room)
 
 
 def summary_limit(room: int) -> int:

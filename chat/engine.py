@@ -33,6 +33,9 @@ from chat.usage import Prices
 CANCEL_WAIT = 5.0
 """Seconds that a cancel waits for the run's end before it answers with the run as it is."""
 
+DELETE_SESSIONS = 100
+"""A user's sessions that are listed at once, to be deleted one by one."""
+
 _THE_END = sys.maxsize
 """A cursor behind every event: following from it waits for the end alone."""
 
@@ -42,11 +45,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. ``window``: group commit; ``lease``: silence after which an owner is dead; ``retention``: of logs."""
+    """Seconds. ``window``: group commit; ``lease``: until a silent owner's runs are taken; ``retention``: of logs;
+    ``history``: of sessions in which nothing happens, None for ever."""
 
     window: float = WINDOW
     lease: float = 10.0
     retention: float = 24 * 3600.0
+    history: float | None = None
 
 
 class Engine:
@@ -94,8 +99,15 @@ class Engine:
             self._approvals,
             lease=timing.lease,
             retention=timing.retention,
+            history=timing.history,
+            expire=self._expire,
         )
         self._background: set[asyncio.Task[Any]] = set()
+
+    @property
+    def generating(self) -> int:
+        """How many runs this process generates at the moment."""
+        return len(self._runner)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -179,6 +191,11 @@ class Engine:
             raise ChatError("not_found", "There is no such run.")
         return run
 
+    def at_hand(self, run_id: str) -> Run | None:
+        """The run, if it is in memory."""
+        live = self._live.owned(run_id)
+        return None if live is None else live.run
+
     async def answer(self, run: Run) -> Turn:
         """The stored answer of a run that has ended."""
         return await self.store.turn(run.answer_id) or Turn("assistant", "")
@@ -213,6 +230,19 @@ class Engine:
                 break  # its owner does not answer, and will find the run gone
         return await self.store.delete_session(session_id)
 
+    async def delete_user(self, user_id: str) -> bool:
+        """Delete everything of the user, as :meth:`delete_session` does; False if there is nothing.
+
+        Of what was used, only the name goes.
+        """
+        known = await self.store.knows_user(user_id)
+        while sessions := (await self.store.sessions(user_id, DELETE_SESSIONS, None)).items:
+            for session in sessions:
+                await self.delete_session(session.id)
+        while await self.store.forget_user(user_id):
+            pass
+        return known
+
     async def drain(self, seconds: float) -> None:
         """Refuse new work, let running answers finish for so long, hand the rest back, end all streams.
 
@@ -225,6 +255,13 @@ class Engine:
             await self._runner.finish(seconds)
         finally:
             self._live.close()
+
+    async def _expire(self, session_id: str, idle: float) -> None:
+        """Delete a session in which nothing has happened for so many seconds."""
+        if await self.store.active_run(session_id, beside=True) is None:
+            await self.store.delete_session(session_id, idle=idle)
+        else:  # it waits for a yes, all that time
+            await self.delete_session(session_id)
 
     async def _start(self, new: NewRun | NewRetry) -> Started:
         started = await (self.store.start_run(new) if isinstance(new, NewRun) else self.store.retry_run(new))

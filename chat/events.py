@@ -128,6 +128,26 @@ class ToolFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What something in the answer is from: a page of the web, by its ``url``, or a passage of a ``document``.
+
+    ``id`` is its name in the run. ``document`` is a document's id and ``place`` says where in it, for people;
+    ``score`` is the larger the better it fitted, ``text`` is the passage. ``start`` and ``end`` are the characters of
+    the whole answer that it belongs to, where that is known: both or neither.
+    """
+
+    id: str
+    url: str | None = None
+    title: str | None = None
+    document: str | None = None
+    place: str | None = None
+    score: float | None = None
+    text: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunCompleted:
     """The model said that it is done.
 
@@ -174,7 +194,7 @@ class RunInterrupted:
 Delta: TypeAlias = TextDelta | ReasoningDelta
 Terminal: TypeAlias = RunCompleted | RunFailed | RunCancelled | RunInterrupted
 ToolEvent: TypeAlias = ToolStarted | ToolDelta | ToolCalled | ToolApproval | ToolDecided | ToolFinished
-Event: TypeAlias = Delta | ToolEvent | Seam | ModelSelected | Terminal
+Event: TypeAlias = Delta | ToolEvent | Source | Seam | ModelSelected | Terminal
 
 _KINDS: dict[str, type[Event]] = {
     "text.delta": TextDelta,
@@ -185,6 +205,7 @@ _KINDS: dict[str, type[Event]] = {
     "tool.approval": ToolApproval,
     "tool.decided": ToolDecided,
     "tool.finished": ToolFinished,
+    "source": Source,
     "seam": Seam,
     "model.selected": ModelSelected,
     "run.completed": RunCompleted,

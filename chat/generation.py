@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import TypeAlias
 
@@ -14,34 +14,34 @@ from chat.context import Context
 from chat.errors import ModelError
 from chat.events import (
     ModelSelected,
-    ReasoningDelta,
     RunFailed,
     Seam,
+    Source,
     Terminal,
-    TextDelta,
     ToolApproval,
     ToolCalled,
     ToolDecided,
-    ToolDelta,
     ToolFinished,
     ToolStarted,
-    Usage,
     completed,
 )
+from chat.hearing import Hearing
 from chat.journal import Journal
 from chat.live import LiveRun
 from chat.meter import NO_METER, Meter
+from chat.patience import patiently
 from chat.policy import CrashRecovery, OverLimitError, Policy
-from chat.ports import ChatModel, Finished, ModelRequest, Store
+from chat.ports import ChatModel, ModelRequest, Store
+from chat.quotations import Quotations, quotation, quoted_in
 from chat.room import fitted_request, size_of
 from chat.runs import Run
 from chat.sessions import Turn
-from chat.spending import tokens_of, total_of
+from chat.sources import admitted
+from chat.spending import tokens_of
 from chat.steps import Call, Stage, Step, open_calls, steps_of
 from chat.terms import Terms
 from chat.tools import NO_TOOLS, Toolbox
 from chat.tracing import StepSpan
-from chat.usage import tokens_in
 
 LOST = "Nobody knows what came of this call: the process died while it ran. It may have taken effect."
 """What the model is told of a call that a crash left without an answer. It is not made again."""
@@ -58,41 +58,10 @@ _CUT = {Stage.WRITTEN: NOT_MADE, Stage.DENIED: DENIED, Stage.MADE: LOST}
 FIRST_BACKOFF = 0.5
 """Seconds before the first repeat of a request; each further one waits twice as long, less a random part."""
 
-Messages: TypeAlias = Callable[[Run, Terms], Awaitable[Sequence[Turn]]]
-"""What a run asks the model; the same whenever it is asked, until the run has ended."""
+Messages: TypeAlias = Callable[[Run, Terms, Sequence[Turn]], Awaitable[Sequence[Turn]]]
+"""What a run asks the model, and the system says besides; the same whenever it is asked, until the run has ended."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Heard:
-    """What one answer of the model has brought besides text. ``written``: the calls' names and arguments so far.
-
-    ``model`` is the one that speaks, where the log has to say so.
-    """
-
-    finished: Finished | None = None
-    model: str | None = None
-    written: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
-
-    def take(self, part: ReasoningDelta | ToolStarted | ToolDelta | ModelSelected) -> str:
-        """Keep what belongs to a call; the text that the part counts as."""
-        match part:
-            case ToolStarted(call_id, name):
-                self.written[call_id] = (name, [])
-                return ""
-            case ToolDelta(call_id, text):
-                self.written[call_id][1].append(text)
-                return text
-            case ReasoningDelta(text):
-                return text
-            case _:
-                self.model = part.model
-                return ""
-
-    @property
-    def calls(self) -> list[Call]:
-        return [Call(call_id, name, "".join(texts)) for call_id, (name, texts) in self.written.items()]
 
 
 class Generation:
@@ -119,16 +88,17 @@ class Generation:
         self._tools = tools
         self._approvals = approvals or Approvals(store)
         self._meter = meter
+        self._quotations = Quotations(store, policy.budgets, policy.passage_tokens)
         self._messages = messages or Context(store, policy.budgets, policy.system_prompt).messages
 
     def resume(self, live: LiveRun, theirs: Collection[str] = ()) -> bool:
         """Make a run that was taken over ready to go on; False if it has to be interrupted instead.
 
-        When nothing was shown it simply starts over. Else the seam is recorded, and the model will be asked to
-        go on from the stored text. Calls that have no answer get one: they are not made again. Those of the client's
-        tools, which are ``theirs``, are left to it.
+        When nothing was shown but passages it simply starts over. Else the seam is recorded, and the model will be
+        asked to go on from the stored text. Calls that have no answer get one: they are not made again. Those of the
+        client's tools, which are ``theirs``, are left to it.
         """
-        if not live.events:
+        if not _begun(live):
             return live.run.epoch <= self._policy.takeovers
         seams = len(list(takewhile(lambda event: isinstance(event, Seam), reversed(live.events))))
         cut = open_calls(live.events)
@@ -166,7 +136,7 @@ class Generation:
         self, live: LiveRun, request: ModelRequest, theirs: Collection[str], limit: asyncio.Timeout
     ) -> Terminal | None:
         """``theirs`` are the tools that the client runs: the run ends where one is called."""
-        if live.events:
+        if _begun(live):
             live.spending.recover(live.run.model, request.messages, live.events)
         if request.steps and not all(call.answered for call in request.steps[-1].calls):  # they waited for a yes
             *before, last = request.steps
@@ -202,7 +172,7 @@ class Generation:
             request = replace(request, steps=steps, prefix="", speaker=speaker, taken=taken)
         raise OverLimitError("too_many_steps", "The model went on calling tools, and was stopped.", retryable=True)
 
-    async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> _Heard:
+    async def _step(self, live: LiveRun, request: ModelRequest, span: StepSpan) -> Hearing:
         attempt = 0
         with span.model_call(request.model) as call:
             while True:
@@ -235,20 +205,23 @@ class Generation:
         Raises:
             StoreUnavailableError: not now; the next call tries again.
         """
-        if live.events and not live.spending.shares(live.said):
-            messages = await self._messages(live.run, await self._store.terms(live.run.id))
+        if _begun(live) and not live.spending.shares(live.said):
+            terms = await self._store.terms(live.run.id)
+            messages = await self._messages(live.run, terms, quotation(quoted_in(live.events)))
             live.spending.recover(live.run.model, messages, live.events)
 
     async def _request(self, live: LiveRun) -> tuple[ModelRequest, Collection[str]]:
         """What the model is asked, and which of the tools are the client's."""
         await self._journal.landed(live)  # what resuming has added to the log
         await self._tools.settled()
-        run, terms = live.run, await self._store.terms(live.run.id)
+        run = live.run
+        terms = await patiently(lambda: self._store.terms(run.id), run.id)
         theirs = {spec.name for spec in terms.tools}
         ours = [spec for spec in self._tools.specs if spec.name not in theirs]
         steps, prefix = steps_of(live.events)
         selected = [event.model for event in live.events if isinstance(event, ModelSelected)]
-        messages = await self._messages(run, terms)
+        told = quotation(await self._quoted(live, terms))
+        messages = await patiently(lambda: self._messages(run, terms, told), run.id)
         live.sent = sum(map(size_of, messages))
         request = ModelRequest(
             messages,
@@ -266,54 +239,32 @@ class Generation:
         )
         return request, theirs
 
-    async def _attempt(self, live: LiveRun, request: ModelRequest) -> _Heard:
-        heard = _Heard()
+    async def _quoted(self, live: LiveRun, terms: Terms) -> Sequence[Source]:
+        """The passages that the model is shown: those in the log, where there is one; else they are looked for now.
+
+        They are committed before the model is asked: whoever takes the run over asks with the same.
+        """
+        collection = terms.collection
+        if collection is not None and not live.events:
+            for found in await patiently(lambda: self._quotations.found(live.run, collection), live.run.id):
+                if (source := admitted(found, live.sources, 0)) is not None:
+                    self._journal.append(live, source)
+            await self._journal.landed(live)
+        return quoted_in(live.events)
+
+    async def _attempt(self, live: LiveRun, request: ModelRequest) -> Hearing:
         asked = tokens_of(request.messages, request.steps, request.prefix)
-        room = self._room(live, asked=asked)
+        heard = Hearing(self._journal, self._policy, live, asked)
         live.spending.ask(request.model, asked, live.said)
-        async with aclosing(self._model.stream(request)) as reads:
+        async with aclosing(self._model.stream(replace(request, hear=heard.hear))) as reads:
             async for parts in reads:
-                for part in parts:
-                    if isinstance(part, TextDelta):  # nearly all of them are
-                        text = part.text
-                    elif isinstance(part, Finished):
-                        heard.finished = part
-                        continue
-                    else:
-                        text = heard.take(part)
-                        if isinstance(part, ModelSelected):
-                            live.spending.select(part)
-                    room -= len(text)
-                    if room < 0:
-                        room = self._room(live, text)
-                    self._journal.append(live, part)
+                heard.take(parts)
                 if self._journal.full:
                     await self._journal.room()
         if heard.finished is None:
             message = "The model's answer broke off."
             raise ModelError("upstream_incomplete", message, retryable=True, transient=True)
         return heard
-
-    def _room(self, live: LiveRun, text: str = "", *, asked: int = 0) -> int:
-        """Characters that the model may say behind ``text`` until this is to be asked again.
-
-        A character is one token of the estimate at most: so many fit, whatever they are. As they are fewer tokens as a
-        rule, this is asked again, but a few dozen times in an answer and not for every token.
-
-        Raises:
-            OverLimitError: ``text`` is too much, or a request of so many tokens.
-        """
-        said, policy = live.said, self._policy
-        room = policy.answer_limit - sum(map(len, said)) - len(text)
-        if room < 0:
-            message = "The answer grew over this service's limit and was cut."
-            raise OverLimitError("answer_too_long", message, retryable=False)
-        used = total_of(live.spending.shares(said)) or Usage(0, 0)
-        left = policy.run_tokens - used.input_tokens - used.output_tokens - asked - tokens_in(text)
-        if left < 0:
-            message = "The answer needs more tokens than this service allows, and was stopped."
-            raise OverLimitError("too_many_tokens", message, retryable=False)
-        return min(room, left)
 
     def _whole(self, live: LiveRun, calls: list[Call], reason: str) -> list[Call]:
         """The calls that the model has written to their ends: where it was cut off, the last one is not."""
@@ -384,7 +335,12 @@ class Generation:
         """Seconds to wait before the same request is sent again; None if it is not."""
         if not error.transient or attempt >= self._policy.retries:
             return None
-        wait = FIRST_BACKOFF * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
+        wait = FIRST_BACKOFF * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  # nosec B311  # jitter, no secret
         if error.retry_after is not None:
             wait = max(wait, error.retry_after)
         return wait if wait <= self._policy.longest_wait else None
+
+
+def _begun(live: LiveRun) -> bool:
+    """Whether more was shown than the passages that the model was to be shown."""
+    return len(live.events) > len(quoted_in(live.events))

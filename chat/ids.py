@@ -8,8 +8,9 @@ import uuid
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, as in the ULID specification
 _TIME_BITS, _RANDOM_BITS = 48, 80
 
-ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Ids taken from outside. Other characters in an event id would make browsers send a preflight on resume."""
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""Ids taken from outside. Other characters in an event id would make browsers send a preflight on resume, and where an
+id is a segment of a path clients take ``..`` out."""
 
 
 def new_id(prefix: str) -> str:

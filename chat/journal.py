@@ -70,7 +70,7 @@ class Journal:
         self._idle = asyncio.Event()
         self._idle.set()
         self.queue_moved = asyncio.Event()
-        """Set when a run has ended for which others wait in its session."""
+        """Set when there is a run to claim: one has ended for which it waited, or another process has given it away."""
 
     def append(self, live: LiveRun, event: Event) -> None:
         """Queue one event of a run.
@@ -169,7 +169,7 @@ class Journal:
         if isinstance(last, Terminal):
             log = [*live.events, *events]
             steps = steps_of(log)[0] if any(isinstance(event, ToolCalled) for event in log) else ()
-            append.settlement = Settlement(last, live.answer, log, steps, live.shares)
+            append.settlement = Settlement(last, live.answer, log, steps, live.shares, live.sources)
         append.durable = isinstance(last, ToolCalled | ToolApproval | ToolDecided | ToolFinished)
         return append
 

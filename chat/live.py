@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from chat.commits import Batch
 from chat.errors import ChatError
-from chat.events import Event, ReasoningDelta, TextDelta, ToolCalled, ToolDelta, ToolFinished, ends
+from chat.events import Event, ReasoningDelta, Source, TextDelta, ToolCalled, ToolDelta, ToolFinished, ends
 from chat.ports import Store
 from chat.runs import Run
 from chat.spending import Said, Spending
@@ -54,6 +54,8 @@ class LiveRun:
         self.spending = Spending()
         self.span: RunSpan = NO_SPAN
         self.sent = 0
+        self.sources: list[Source] = []
+        """With what still waits for the committer."""
         self.shares: Sequence[Share] = ()
         self.trouble: ChatError | None = None
         self.followers = 0
@@ -91,6 +93,7 @@ class LiveRun:
             self._answer += [event.text for event in fresh if isinstance(event, TextDelta)]
             self._reasoning += [event.text for event in fresh if isinstance(event, ReasoningDelta)]
             self._arguments += [event.text for event in fresh if isinstance(event, ToolDelta)]
+            self.sources += [event for event in fresh if isinstance(event, Source)]
             self.publish(fresh)
         return True
 
@@ -102,6 +105,8 @@ class LiveRun:
             self._reasoning.append(event.text)
         elif isinstance(event, ToolDelta):
             self._arguments.append(event.text)
+        elif isinstance(event, Source):
+            self.sources.append(event)
         self.pending.append(event)
         self.queued += 1
 
@@ -182,6 +187,8 @@ def _length(event: Event) -> int:
             return len(arguments)
         case ToolFinished(_, result, error):
             return len(result or error or "")
+        case Source():
+            return len(event.url or "") + len(event.text or "")
         case _:
             return 0
 
@@ -265,7 +272,11 @@ class LiveRuns:
             del self._runs[live.run.id]
 
     async def load(self, live: LiveRun) -> None:
-        """Read what of the run is committed and not yet in memory; close it if its log is folded already."""
+        """Read what of the run is committed and not yet in memory; close it if its log is folded already.
+
+        Not up to where there is nothing any more: a model that says more than one thing a read would never let it end.
+        What is committed from the last read on comes with the :meth:`tail`, which begins before the first.
+        """
         owned = live.owned
         while True:
             try:
@@ -276,19 +287,23 @@ class LiveRuns:
                 return live.close()
             if live.owned is not owned:
                 return None  # taken over meanwhile: whoever generates it loads it, and shows what it commits itself
-            if not batch.events:
+            if batch.events and not live.feed(batch.first_seq, batch.events):
+                return live.close()
+            if batch.last or not batch.events:
                 live.whole = True
                 return None
-            if not live.feed(batch.first_seq, batch.events):
-                return live.close()
 
     async def tail(self) -> bool:
         """Read on in the journal, once for all followers of other processes' runs; True if there may be more."""
         if not self.foreign or self._position is None:
             self._position = None
             return False
-        tail = await self._store.tail(self._position)
-        behind = set() if tail.complete else {live for live in self._runs.values() if not live.owned}
+        asked = {run_id for run_id, live in self._runs.items() if not live.owned}
+        tail = await self._store.tail(self._position, asked)
+        # What joined meanwhile was read up to some position of its own, which may lie before the tail's.
+        behind = {
+            live for run_id, live in self._runs.items() if not (live.owned or (tail.complete and run_id in asked))
+        }
         for run_id, seq, event in tail.entries:
             live = self._runs.get(run_id)
             if live is not None and not live.owned and not live.feed(seq, (event,)):
@@ -296,7 +311,20 @@ class LiveRuns:
         for live in behind:
             await self.load(live)
         self._position = tail.pos  # not before: what fails is read again
-        return bool(tail.entries)
+        return tail.more
+
+    def lose_all_but(self, owner: int) -> None:
+        """Lose the runs that this process had as another owner: declared dead, it would not notice as long as their
+        models are silent.
+        """
+        for live in [live for live in self._runs.values() if live.owned and live.run.owner != owner]:
+            live.lose()
+
+    def send_away(self) -> None:
+        """End the streams of other processes' runs, and forget these: what they commit cannot be seen from here."""
+        for live in [live for live in self._runs.values() if not live.owned]:
+            live.close()
+            self.drop(live)
 
     def close(self) -> None:
         """End every follower's stream without an end of the run."""

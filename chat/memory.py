@@ -125,7 +125,7 @@ class Memory:
         found = [self._summary(answer, known), self._title(answer, known)]
         return [new for new in found if new is not None]
 
-    async def messages(self, run: Run, _terms: Terms) -> Sequence[Turn]:
+    async def messages(self, run: Run, _terms: Terms, _told: Sequence[Turn] = ()) -> Sequence[Turn]:
         """What a run that this has found due asks the model."""
         return await self._asked[run.kind](run)
 

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible API. The only file that knows the OpenAI SDK and what lies below it.
+"""A model behind an OpenAI-compatible API. The only file that knows the OpenAI SDK; it and the tap, what lies below.
 
 The SDK builds and sends the request; the answer is read as raw bytes. The SDK's own stream costs ten times as much
 a chunk, has no limits, and ends normally when the upstream's stream is broken.
@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from email.utils import mktime_tz, parsedate_tz
-from functools import partial
 from typing import TypeAlias
 
 import aiohttp
@@ -21,10 +20,11 @@ import httpx2
 from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
 
 from chat.errors import ModelError
-from chat.ports import ModelRequest, Part
+from chat.ports import Hear, ModelRequest, Part
 from chat.providers import KEYLESS, NO_PLACEHOLDERS, Placeholders
 from chat.silence import OverdueError, SilenceLimit
 from chat.steps import Step
+from chat.tap import Lingering, Listen, Tap
 from chat.terms import ToolSpec
 from chat.upstream import CompletionDecoder, error_label
 
@@ -58,8 +58,8 @@ _BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError, RuntimeError)
 # Some servers refuse a history with other names, which only a model invents.
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
-_Read: TypeAlias = Callable[[], Awaitable[bytes]]
-"""Waits for more of the response; empty at its end."""
+_Read: TypeAlias = Callable[[], Awaitable[Sequence[Part]]]
+"""Waits for more of the response; behind its end, for what that completes."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class OpenAIModel:
         self._placeholders = placeholders
         self._first_timeout = first_timeout or silence_timeout
         self._silence_timeout = silence_timeout
+        self._lingering = Lingering()
         self._client = AsyncOpenAI(
             base_url=base_url,
             api_key=api_key or KEYLESS,
@@ -110,30 +111,32 @@ class OpenAIModel:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Part], None]:
         """What each read of the upstream brought; see :class:`chat.ports.ChatModel`."""
         decoder = CompletionDecoder(taken=request.taken)
-        parts: list[Part] = []
+        parts: Sequence[Part] = ()
         cause = ""
         async with AsyncExitStack() as stack:
             silence = SilenceLimit(self._first_timeout, self._silence_timeout)
             stack.callback(silence.close)
-            read = await self._open(request, silence, stack)
+            response = await self._open(request, silence)
+            stack.push_async_callback(self._leave, response, decoder)
+            short = _Shortcut(request.hear, decoder, silence)
+            read = await _reads(response, decoder, short.offer, stack)
             while not decoder.done:
-                data = b""
                 try:
                     with silence:
-                        data = await read()
+                        parts = await read()
                 except OverdueError:
-                    if not (silence.cut or decoder.ending):
+                    if not decoder.ending:
                         raise self._failure(_timeout(), "silence") from None
-                    cause = "connection closed"
+                    parts = decoder.finish()
                 except _BROKEN as error:
-                    cause = _names(error)
-                parts = decoder.feed(data) if data else decoder.finish()
+                    parts, cause = decoder.finish(), _names(error)
                 if decoder.ending:
                     silence.shorten(FINISH_GRACE)
                 if parts and not decoder.done:
                     yield parts
                     silence.heard()
-        # The upstream is closed by now, however long the reader takes over the last parts.
+                    short.open = True
+        # The upstream is left by now, however long the reader takes over the last parts.
         if parts:
             yield parts
         if decoder.failure is not None:
@@ -141,10 +144,11 @@ class OpenAIModel:
 
     async def close(self) -> None:
         """Close all connections, also those of streams that are still read."""
+        self._lingering.close()
         await self._client.close()
 
-    async def _open(self, request: ModelRequest, silence: SilenceLimit, stack: AsyncExitStack) -> _Read:
-        """Send the request and wait for the head of the response, which ``stack`` closes."""
+    async def _open(self, request: ModelRequest, silence: SilenceLimit) -> httpx2.Response:
+        """Send the request and wait for the head of the response."""
         body: dict[str, object] = {
             **request.options,
             "model": request.model or self.name,
@@ -172,13 +176,15 @@ class OpenAIModel:
             raise self._failure(failure, _names(error)) from None
         except (OpenAIError, aiohttp.ClientError) as error:  # what answers does not speak HTTP
             raise self._failure(_unreadable(), _names(error)) from None
-        stack.push_async_callback(response.aclose)
-        silence.connected = partial(_connected, response)
+        return response
+
+    async def _leave(self, response: httpx2.Response, decoder: CompletionDecoder) -> None:
+        """An answer that is whole waits for nothing more, yet its connection may."""
         source = _source(response)
-        if source is not None and "content-encoding" not in response.headers:
-            return source.content.readany
-        reads = await stack.enter_async_context(aclosing(response.aiter_bytes()))
-        return partial(anext, reads, b"")
+        if source is not None and decoder.done and decoder.failure is None and not source.content.is_eof():
+            self._lingering.keep(source)
+        else:
+            await response.aclose()
 
     async def _admit(self, response: httpx2.Response) -> None:
         """Turn away every response that is not an event stream."""
@@ -245,6 +251,38 @@ def _object(arguments: str) -> str:
     return arguments if isinstance(found, dict) else "{}"
 
 
+class _Shortcut:
+    """The way of a read's parts past the stream, ``open`` once the stream has given out some."""
+
+    def __init__(self, hear: Hear | None, decoder: CompletionDecoder, silence: SilenceLimit) -> None:
+        self.open = False
+        self._hear = hear
+        self._decoder = decoder
+        self._silence = silence
+
+    def offer(self, parts: Sequence[Part]) -> bool:
+        """False if they are to go the long way: nobody wants them here, or the end is near."""
+        if parts:
+            # In either case: were the wait for them ended after all, in this same turn, they would be lost.
+            self._silence.heard()
+        if self._hear is None or not self.open or self._decoder.ending or self._decoder.done:
+            return False
+        return not parts or self._hear(parts)
+
+
+async def _reads(response: httpx2.Response, decoder: CompletionDecoder, listen: Listen, stack: AsyncExitStack) -> _Read:
+    source = _source(response)
+    if source is not None and "content-encoding" not in response.headers:
+        return Tap(source, decoder, listen).next
+    reads = await stack.enter_async_context(aclosing(response.aiter_bytes()))
+
+    async def read() -> Sequence[Part]:
+        data = await anext(reads, b"")
+        return decoder.feed(data) if data else decoder.finish()
+
+    return read
+
+
 def _source(response: httpx2.Response) -> aiohttp.ClientResponse | None:
     """The response as aiohttp has it.
 
@@ -253,17 +291,6 @@ def _source(response: httpx2.Response) -> aiohttp.ClientResponse | None:
     """
     source = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
     return source if isinstance(source, aiohttp.ClientResponse) else None
-
-
-def _connected(response: httpx2.Response) -> bool:
-    """Whether more can come. False is certain; True is not.
-
-    After a malformed HTTP chunk aiohttp 3.14 closes the connection and leaves the reader waiting for ever, and so
-    it does when the client is closed. Should a release move these names, the limit for silence remains.
-    """
-    source = _source(response)
-    protocol = getattr(getattr(source, "connection", None), "protocol", None)
-    return protocol is None or bool(protocol.is_connected())
 
 
 async def _label(response: httpx2.Response) -> str:

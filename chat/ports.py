@@ -1,12 +1,14 @@
 """What the engine needs from outside, as protocols. ``store`` and the models implement them."""
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.commits import Append, Batch, Committed, Recollection, Tail
-from chat.events import Delta, ModelSelected, ToolDelta, ToolStarted, Usage
+from chat.documents import Documents
+from chat.events import Delta, ModelSelected, Source, ToolDelta, ToolStarted, Usage
+from chat.keys import Key
 from chat.records import Record
 from chat.runs import Run, RunKind
 from chat.search import Hit, Search
@@ -15,7 +17,26 @@ from chat.steps import Step
 from chat.terms import Terms, ToolSpec
 from chat.usage import UsageQuery, UsageSum
 
+PULSE = 0.2
+"""Of a lease: the time between two signs of life of a process, and between two looks at those of the others."""
+
+SILENCE = 0.75
+"""Of a lease: the silence after which a process is dead. With one pulse more its runs are taken within the lease."""
+
 # --- the model ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The model said that it is done. Always the last part of a stream; without it an answer is not complete."""
+
+    reason: str
+    usage: Usage | None = None
+
+
+Part: TypeAlias = Delta | ToolStarted | ToolDelta | Source | ModelSelected | Finished
+
+Hear: TypeAlias = Callable[[Sequence[Part]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +46,9 @@ class ModelRequest:
 
     ``model`` is the one that is asked for; empty where whoever is asked has only one. ``speaker`` is another that the
     run's log says has spoken last. ``taken`` are the ids of all calls that the messages and the log tell of, those that
-    were cut off included. ``options`` are the client's, for the upstream. ``kind`` is what the answer is for.
+    were cut off included. ``options`` are the client's, for the upstream. ``kind`` is what the answer is for. ``hear``
+    is a shorter way for what is read behind the first: while somebody waits for the stream's next read, parts may be
+    given there instead; False if they are to come out of the stream.
     """
 
     messages: Sequence[Turn]
@@ -37,17 +60,7 @@ class ModelRequest:
     taken: Collection[str] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     kind: RunKind = RunKind.ANSWER
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The model said that it is done. Always the last part of a stream; without it an answer is not complete."""
-
-    reason: str
-    usage: Usage | None = None
-
-
-Part: TypeAlias = Delta | ToolStarted | ToolDelta | ModelSelected | Finished
+    hear: Hear | None = field(default=None, compare=False, repr=False)
 
 
 class Reads(Protocol):
@@ -80,7 +93,7 @@ class ChatModel(Protocol):
 # --- the store ------------------------------------------------------------------------------------------------
 
 
-class Store(Protocol):
+class Store(Documents, Protocol):
     """Durable state. Every method is one transaction.
 
     Each raises ``StoreUnavailableError`` when it could not be done now (nothing was changed, as far as can be
@@ -151,6 +164,11 @@ class Store(Protocol):
 
     # ownership
 
+    @property
+    def owner(self) -> int:
+        """This process as an owner of runs. What has another owner is not this process's any more."""
+        ...
+
     async def claim(self) -> Sequence[Run]:
         """Say that this process lives, and take the runs that are anybody's.
 
@@ -160,7 +178,11 @@ class Store(Protocol):
         ...
 
     async def beat(self) -> None:
-        """Only say that this process lives. This or :meth:`claim` is due every third of the lease."""
+        """Only say that this process lives. This or :meth:`claim` is due at every :data:`PULSE`."""
+        ...
+
+    async def abandoned(self) -> bool:
+        """Whether there are runs for :meth:`claim` to take that somebody has given away."""
         ...
 
     async def adopt(self, run_id: str) -> Run | None:
@@ -168,11 +190,11 @@ class Store(Protocol):
         ...
 
     async def hand_back(self) -> None:
-        """Give all running runs of this process away, for another to take at once."""
+        """Give all running runs of this process away; others hear of it, and one of them takes them at once."""
         ...
 
     async def release(self, run_id: str) -> None:
-        """Give one running run of this process away, which will not write to it any more."""
+        """Give one running run of this process away, which will not write to it any more; others hear of it."""
         ...
 
     async def cancel_requests(self) -> Sequence[tuple[str, str]]:
@@ -185,7 +207,13 @@ class Store(Protocol):
         """Whether another process has committed since the last call. Cheap."""
         ...
 
-    async def tail(self, after: int) -> Tail: ...
+    async def doorbell(self, within: float) -> None:
+        """Return when another process may have committed, at the latest after so many seconds."""
+        ...
+
+    async def tail(self, after: int, run_ids: Collection[str]) -> Tail:
+        """What these runs have said behind a position of the journal."""
+        ...
 
     async def position(self) -> int:
         """The journal's last position."""
@@ -208,11 +236,24 @@ class Store(Protocol):
         ...
 
     async def update_session(self, session_id: str, changes: Mapping[str, object]) -> Session | None:
-        """Set what is named of ``title``, ``metadata``, and ``template`` with ``variables``; None if there is none."""
+        """Set what is named of ``title``, ``metadata``, ``collection``, and ``template`` with ``variables``.
+
+        None if there is no such session.
+        """
         ...
 
-    async def delete_session(self, session_id: str) -> bool:
-        """Delete the session with its messages, runs and events; False if there is none."""
+    async def delete_session(self, session_id: str, *, idle: float | None = None) -> bool:
+        """Delete the session with its messages, runs and events; False if there is none.
+
+        With ``idle``, also if something has happened in it within so many seconds: then it stays.
+        """
+        ...
+
+    async def idle_sessions(self, seconds: float, limit: int) -> Sequence[str]:
+        """Sessions in which nothing has happened for so long, the oldest first; runs that wait for a yes do not count.
+
+        By the clock: another order says which came first, and none how long ago.
+        """
         ...
 
     async def messages(self, session_id: str, limit: int, before: str | None) -> Page[Message]:
@@ -306,12 +347,40 @@ class Store(Protocol):
         """Sums over the runs that have ended, those of deleted sessions included: what was spent was spent."""
         ...
 
+    # users
+
+    async def knows_user(self, user_id: str) -> bool:
+        """Whether anything is stored that is this user's."""
+        ...
+
+    async def forget_user(self, user_id: str) -> bool:
+        """Delete some of the user's records, and take the name off some of the usage; False if there was nothing left.
+
+        To be repeated until then, when the user's sessions are gone.
+        """
+        ...
+
+    def export_user(self, user_id: str, version: str) -> AsyncIterator[Sequence[bytes]]:
+        """All that is stored of the user, as lines of JSON, some at a time. ``version`` is the service's.
+
+        Each time is a transaction of its own. What happens meanwhile is in it or not.
+        """
+        ...
+
+    # who is let in
+
+    async def keys(self) -> Sequence[Key]: ...
+
+    async def secret(self, name: str) -> str:
+        """What all processes sign with, for one purpose: 256 random bits, made when they are first asked for."""
+        ...
+
     # upkeep
 
     async def sweep(self, retention: float) -> None:
         """Fold the logs of runs that ended ``retention`` seconds ago or more; drop what nobody can ask for.
 
-        Also whatever a message's commit does not have to wait for, such as an index.
+        Also whatever a commit does not have to wait for, such as an index, or what is left of what was deleted.
         """
         ...
 

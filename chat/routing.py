@@ -3,6 +3,7 @@
 Whether the same is asked again is not decided here but by the run's generation.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from chat.runs import RunKind
 
 Connect = Callable[[Target], ChatModel]
 """Makes the client of a target's provider, which serves all its models."""
+
+Prepare = Callable[[], None]
+"""What takes a second and has to come before any :data:`Connect`. It is called in a thread."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class Router:
         *,
         others: Sequence[Target] = (),
         budgets: Budgets | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self.name = offered[0].id
         self._offered = {target.id: target for target in offered}
@@ -63,6 +68,8 @@ class Router:
         self._known: Mapping[str, Target] = {target.id: target for target in (*others, *fallbacks, *offered)}
         self._budgets = budgets or Budgets()
         self._connect = connect
+        self._prepare = prepare
+        self._preparing: asyncio.Task[None] | None = None
         self._clients: dict[str, ChatModel] = {}
         self._breakers = {
             name: CircuitBreaker(name, clock) for name in {target.provider for target in self._known.values()}
@@ -73,9 +80,18 @@ class Router:
         """For a single model that is there already."""
         return cls([Target(model.name, model.name, model.name)], [], lambda _: model, budgets=budgets)
 
-    def connect(self) -> None:
-        """Make the default's client before it is needed: that takes some 50 ms, in which no stream gets a token."""
-        self._client(self._offered[self.name])
+    def connect(self) -> asyncio.Task[None]:
+        """Make the default's client before it is needed, beside all that needs no model yet.
+
+        What it imports takes half a second; to make it then some 50 ms, in which no stream gets a token.
+        """
+        self._preparing = asyncio.create_task(self._connected(), name="connect to the model")
+        return self._preparing
+
+    async def connected(self) -> None:
+        """Wait for what :meth:`connect` has begun, if anything, and raise what has gone wrong there."""
+        if self._preparing is not None:
+            await asyncio.shield(self._preparing)
 
     def choices(self) -> Sequence[Choice]:
         return [
@@ -102,6 +118,8 @@ class Router:
         return _Stream(self, request)
 
     async def close(self) -> None:
+        if self._preparing is not None:
+            await asyncio.wait({self._preparing})  # a thread cannot be cancelled
         for client in self._clients.values():
             await client.close()
 
@@ -126,6 +144,11 @@ class Router:
         if room < self._budgets.room(request.model or self.name):  # it stands in for a model that sees more
             request = fitted_request(request, room)
         return self._client(target).stream(replace(request, model=target.name))
+
+    async def _connected(self) -> None:
+        if self._prepare is not None:
+            await asyncio.to_thread(self._prepare)
+        self._client(self._offered[self.name])
 
     def _client(self, target: Target) -> ChatModel:
         if target.provider not in self._clients:
@@ -158,6 +181,7 @@ class _Stream:
 
     async def _first(self) -> Sequence[Part]:
         """The first read of the first model in the chain that has one."""
+        await self._router.connected()
         failures: list[ModelError] = []
         charged: list[str] = []
         for target, reason in self._router.chain(self._request):

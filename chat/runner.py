@@ -14,6 +14,7 @@ from chat.generation import Generation
 from chat.journal import Journal
 from chat.live import LiveRun, LiveRuns
 from chat.meter import NO_METER, Meter
+from chat.patience import patiently
 from chat.ports import Store
 from chat.runs import STATUS_OF, Run, RunKind
 from chat.spending import total_of
@@ -78,6 +79,10 @@ class Runner:
         self._on_end = on_end
         self._jobs: dict[str, _Job] = {}
         self._finishing = False
+
+    def __len__(self) -> int:
+        """How many runs this process has."""
+        return len(self._jobs)
 
     def launch(self, run: Run) -> None:
         """Generate the run's answer, or what is missing of it."""
@@ -147,9 +152,9 @@ class Runner:
     async def _generate(self, live: LiveRun) -> Terminal | None:
         generation = self._generations[live.run.kind]
         if live.run.epoch > 1:
-            await self._live.load(live)
-            theirs = {spec.name for spec in (await self._store.terms(live.run.id)).tools}
-            if not generation.resume(live, theirs):
+            await patiently(lambda: self._live.load(live), live.run.id)
+            terms = await patiently(lambda: self._store.terms(live.run.id), live.run.id)
+            if not generation.resume(live, {spec.name for spec in terms.tools}):
                 return _CRASHED
         return await generation.generate(live)
 

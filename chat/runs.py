@@ -86,7 +86,7 @@ class Cursor:
 
 
 # 18 digits fit the stores' 64-bit integers; a longer number is an attack, not a cursor.
-_CURSOR = re.compile(r"([A-Za-z0-9_-]{1,43})\.([0-9]{1,18})")
+CURSOR = re.compile(r"([A-Za-z0-9_-]{1,43})\.([0-9]{1,18})")
 
 
 def parse_cursor(text: str) -> Cursor:
@@ -95,7 +95,7 @@ def parse_cursor(text: str) -> Cursor:
     Raises:
         ChatError: ``invalid_cursor``.
     """
-    match = _CURSOR.fullmatch(text)
+    match = CURSOR.fullmatch(text)
     if match is None:
         raise ChatError("invalid_cursor", "The event id is not one that this service has sent.")
     return Cursor(match[1], int(match[2]))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from chat.events import Source
 from chat.prompts import Variables
 from chat.steps import Step
 
@@ -17,7 +18,8 @@ class Session:
     """``leaf_id`` is the last message of the branch that the next message continues.
 
     ``touched`` grows with every activity; lists are ordered by it, so that a clock that jumps cannot mix them up.
-    ``template`` and its ``variables`` are the prompt of chats that name none.
+    ``template`` and its ``variables`` are the prompt of chats that name none. ``collection`` is that of the documents
+    that answers are taken from.
     """
 
     id: str
@@ -31,13 +33,15 @@ class Session:
     touched: int
     template: str | None = None
     variables: Variables = field(default_factory=dict)
+    collection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One committed entry of the history. ``status`` is the run's for an assistant's message, else ``completed``.
 
-    ``steps`` are those of an answer in which tools were called; ``content`` is the text of all of them.
+    ``steps`` are those of an answer in which tools were called; ``content`` is the text of all of them. ``sources``
+    are what an answer is from.
     """
 
     id: str
@@ -49,11 +53,12 @@ class Message:
     run_id: str | None
     created_at: int
     steps: Sequence[Step] = ()
+    sources: Sequence[Source] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message as the model or a client gives it: no place yet. ``steps`` as in :class:`Message`.
+    """A message as the model or a client gives it: no place yet. ``steps`` and ``sources`` as in :class:`Message`.
 
     ``id`` is the one by which a client knows it, where it says so: perhaps that of a message.
     """
@@ -62,6 +67,7 @@ class Turn:
     content: str
     steps: Sequence[Step] = ()
     id: str | None = None
+    sources: Sequence[Source] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +116,4 @@ class NewSession:
     metadata: Mapping[str, object] = field(default_factory=dict)
     template: str | None = None
     variables: Variables = field(default_factory=dict)
+    collection: str | None = None

@@ -1,7 +1,6 @@
 """A limit for silence."""
 
 import asyncio
-from collections.abc import Callable
 
 # Seconds between two looks, at most.
 _PULSE = 1.0
@@ -16,13 +15,11 @@ class SilenceLimit:
 
     Only :meth:`heard` counts, and only the time in which somebody waits. Works like :func:`asyncio.timeout`, by
     cancelling the task that waits; but one timer serves all waits of a stream, where a timeout for each would cost
-    more than the reading. The clock is monotonic. A wait also ends, ``cut``, soon after ``connected()`` is False.
+    more than the reading. The clock is monotonic.
     From the first :meth:`heard` on the limit is ``later``.
     """
 
     def __init__(self, limit: float, later: float | None = None) -> None:
-        self.connected: Callable[[], bool] = lambda: True
-        self.cut = False
         self._loop = asyncio.get_running_loop()
         self._limit = limit
         self._later = limit if later is None else later
@@ -30,7 +27,6 @@ class SilenceLimit:
         self._task: asyncio.Task[object] | None = None  # the one that waits
         self._cancelling = 0
         self._overdue = False
-        self._suspect = False
         self._timer = self._loop.call_later(min(limit, self._later, _PULSE), self._look)
 
     def heard(self) -> None:
@@ -60,12 +56,8 @@ class SilenceLimit:
 
     def _look(self) -> None:
         left = self._since + self._limit - self._loop.time()
-        if self._task is not None:
-            # To be seen twice: at the first look the last bytes may be on their way to the task.
-            suspect, self._suspect = self._suspect, not self.connected()
-            self.cut = suspect and self._suspect
-            if left <= 0 or self.cut:
-                self._overdue = True
-                self._task.cancel()
-                return
+        if self._task is not None and left <= 0:
+            self._overdue = True
+            self._task.cancel()
+            return
         self._timer = self._loop.call_later(min(left, _PULSE) if left > 0 else _PULSE, self._look)

@@ -7,6 +7,7 @@ from enum import Enum
 from chat.events import (
     SPEECH,
     Event,
+    Source,
     TextDelta,
     ToolApproval,
     ToolCalled,
@@ -69,6 +70,18 @@ def steps_of(log: Iterable[Event]) -> tuple[list[Step], str]:
     if calls:
         close()
     return steps, "".join(texts)
+
+
+def log_of(text: str, steps: Iterable[Step], sources: Iterable[Source] = ()) -> list[Event]:
+    """A log that would have led to this text of all steps, and what comes behind them, and to these steps."""
+    events: list[Event] = []
+    for step in steps:
+        text = text.removeprefix(step.text)
+        events += [TextDelta(step.text)] if step.text else []
+        for call in step.calls:
+            events += [ToolStarted(call.id, call.name), ToolCalled(call.id, call.name, call.arguments)]
+            events += [ToolFinished(call.id, call.result, call.error)] if call.answered else []
+    return [*events, *([TextDelta(text)] if text else []), *sources]
 
 
 def answered(steps: Iterable[Step], known: Iterable[Step]) -> list[Step]:

@@ -23,13 +23,15 @@ class Terms:
 
     ``tools`` are those that it runs itself: a run that calls one ends there, and the client brings what came of it
     along with its next request. ``options`` go to the model as they are, such as a temperature. ``labels`` are for the
-    client alone, which wants to be told them again with the answer.
+    client alone, which wants to be told them again with the answer. ``collection`` is that of the documents that the
+    answer is taken from: the session's, which the store fills in.
     """
 
     instructions: str | None = None
     tools: Sequence[ToolSpec] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     labels: Mapping[str, object] = field(default_factory=dict)
+    collection: str | None = None
 
 
 NO_TERMS = Terms()

@@ -12,10 +12,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, TypeGuard, cast
 
+from chat.citations import Citations
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, ToolDelta, ToolStarted, Usage
 from chat.ports import Finished, Part
 from chat.sse import MAX_EVENT_BYTES, SSEDecoder
+from chat.texts import text_in
 
 # Far above what any model counts, and it fits the 64-bit columns that it ends in.
 MAX_TOKENS = 1 << 40
@@ -31,7 +33,6 @@ MAX_NAME_LENGTH = 64
 _CALL_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _CALL_LETTERS = string.ascii_letters + string.digits
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # Words and short numbers, no more: a key or a piece of a prompt does not fit.
 _LABEL = re.compile(r"[A-Za-z][A-Za-z_.]{0,39}|[0-9]{1,5}")
 
@@ -61,6 +62,7 @@ class CompletionDecoder:
         self._mould: _Mould | None = None
         self._misses = 0
         self._calls = _Calls(taken)
+        self._citations = Citations()
         self._text_only = False  # the chunk that was read last has text and nothing else to say
 
     @property
@@ -134,26 +136,30 @@ class CompletionDecoder:
         if usage := _reported_usage(chunk):
             self._usage = _usage(usage) or self._usage
         choice = _first(chunk.get("choices"))
+        sources = self._citations.of(chunk, choice)
         if choice is None:
+            parts += sources
             return
         thought = text = ""
         calls: object = None
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+            thought = text_in(delta.get("reasoning_content")) or text_in(delta.get("reasoning"))
             content = delta.get("content")
             if isinstance(content, list):
                 thought, text = _thoughts(content), _joined(content)
             else:
-                text = _text(content)
-            refusal = "" if text else _text(delta.get("refusal"))  # OpenAI's: said instead of an answer
+                text = text_in(content)
+            refusal = "" if text else text_in(delta.get("refusal"))  # OpenAI's: said instead of an answer
             if thought:
                 parts.append(ReasoningDelta(thought))
             if text or refusal:
                 parts.append(TextDelta(text or refusal))
-            if calls := delta.get("tool_calls"):
-                self._calls.take(calls, parts)
-        if reason := _text(choice.get("finish_reason")):
+            calls = delta.get("tool_calls")
+        parts += sources
+        if calls:
+            self._calls.take(calls, parts)
+        if reason := text_in(choice.get("finish_reason")):
             self._reason = reason[:MAX_REASON_LENGTH]
         self._text_only = bool(text) and not (thought or calls or reason or usage)
 
@@ -193,7 +199,7 @@ class _Calls:
         function = fragment.get("function")
         if not isinstance(function, dict):
             return
-        name, given, index = _text(function.get("name")), _text(fragment.get("id")), fragment.get("index")
+        name, given, index = text_in(function.get("name")), text_in(fragment.get("id")), fragment.get("index")
         call_id = self._known(given, name, index)
         if call_id is None and name and self._begun < MAX_CALLS:  # nobody could call what has no name
             self._begun += 1
@@ -228,7 +234,7 @@ class _Calls:
 
 def _arguments(value: object) -> str:
     """A fragment of JSON; some servers send the object itself, and whole."""
-    return json.dumps(value) if isinstance(value, dict) else _text(value)
+    return json.dumps(value) if isinstance(value, dict) else text_in(value)
 
 
 class _Mould:
@@ -306,13 +312,6 @@ def _first(choices: object) -> dict[str, Any] | None:
     return None
 
 
-def _text(value: object) -> str:
-    """``value`` as text that UTF-8 can encode; empty if it is none."""
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
-
-
 def _reported_usage(chunk: dict[str, Any]) -> object:
     """What the chunk says of tokens: Groq has an envelope of its own for it, in all that is streamed."""
     if usage := chunk.get("usage"):
@@ -328,7 +327,7 @@ def _thoughts(pieces: list[object]) -> str:
 
 def _joined(pieces: object) -> str:
     found = pieces if isinstance(pieces, list) else []
-    return "".join([_text(piece.get("text")) for piece in found if isinstance(piece, dict)])
+    return "".join([text_in(piece.get("text")) for piece in found if isinstance(piece, dict)])
 
 
 def _usage(value: object) -> Usage | None:
