@@ -1,0 +1,1 @@
+"""Documents taken apart: what is text in them, and the chunks that a search can find."""
