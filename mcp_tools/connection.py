@@ -177,7 +177,7 @@ def _tells(client: Client) -> bool:
 
 def _pauses() -> Iterator[float]:
     for pause in chain(PAUSES, repeat(PAUSES[-1])):
-        yield pause * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
+        yield pause * random.uniform(0.5, 1)  # noqa: S311  # nosec B311  # jitter, no secret
 
 
 def _reason(error: BaseException, status: int | None) -> str:

@@ -63,9 +63,10 @@ async def started(server: ServerConfig, lost: Callable[[], None]) -> AsyncIterat
     process = Process(transport, protocol, loop)
     heard, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, said = anyio.create_memory_object_stream[SessionMessage](0)
-    writing = asyncio.create_task(_write(process, said, lost))
+    trusted = asyncio.Event()
+    writing = asyncio.create_task(_write(process, said, lost, trusted))
     reading = asyncio.create_task(_read(server.name, process, heard, lost))
-    noting = asyncio.create_task(_note(server.name, process))
+    noting = asyncio.create_task(_note(server.name, process, trusted))
     try:
         yield read, write
     finally:
@@ -103,11 +104,15 @@ async def _read(
         heard.close()
 
 
-async def _write(process: Process, said: MemoryObjectReceiveStream[SessionMessage], lost: Callable[[], None]) -> None:
+async def _write(
+    process: Process, said: MemoryObjectReceiveStream[SessionMessage], lost: Callable[[], None], trusted: asyncio.Event
+) -> None:
     assert process.stdin is not None
     try:
         with suppress(OSError), said:
             async for message in said:
+                if getattr(message.message, "method", "") == "tools/call":
+                    trusted.set()
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 process.stdin.write(text.encode() + b"\n")
                 await process.stdin.drain()
@@ -115,11 +120,18 @@ async def _write(process: Process, said: MemoryObjectReceiveStream[SessionMessag
         lost()
 
 
-async def _note(name: str, process: Process) -> None:
-    """Its stderr, which may tell what was said, is for those who look closely."""
+async def _note(name: str, process: Process, trusted: asyncio.Event) -> None:
+    """Its stderr, for those who look closely why it does not start.
+
+    From the first call on, with which it is ``trusted`` with what people say, it may repeat that: it is only counted.
+    """
     assert process.stderr is not None
     while part := await process.stderr.read(LONGEST_MESSAGE):
-        for line in part.decode(errors="replace").splitlines():
+        lines = part.decode(errors="replace").splitlines()
+        if trusted.is_set():
+            logger.debug("an MCP server's stderr", extra={"server": name, "lines": len(lines)})
+            continue
+        for line in lines:
             logger.debug("an MCP server's stderr", extra={"server": name, "line": line[:LONGEST_NOTE]})
 
 
