@@ -10,6 +10,7 @@ from starlette.responses import Response
 from chat.commands import Leaf, Matching, NewRun
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
+from chat.runs import Cursor
 from chat.sessions import NewSession
 from chat.terms import Terms, ToolSpec
 from handlers.answers import answer, claim_of, replayed
@@ -18,7 +19,7 @@ from handlers.chat import within_limit
 from handlers.context import engine_of
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.models import chosen_model
-from handlers.streams import cursor_of, follow
+from handlers.streams import cursor_of, follow, tell
 from handlers.templates import prompt_for
 from handlers.terms import NO_PARAMETERS, terms_of
 from handlers.v1.bodies import CompletionMessage, ToolName
@@ -91,6 +92,8 @@ async def run_agent(request: Request) -> Response:
         terms=await _terms(request, body, spoken),
         claim=claim,
     )
+    if (cursor := cursor_of(request)) is not None:
+        await _refuse_ahead(request, cursor)
     return await answer(request, new, Reply(), encoder=encoder)
 
 
@@ -102,8 +105,26 @@ async def join_agent(request: Request) -> Response:
         raise ChatError("not_found", "There is no such run.")
     run = await engine_of(request).run(run_id)
     cursor = cursor_of(request)
+    if cursor is not None:
+        if cursor.run_id != run.id:
+            raise ChatError("cursor_mismatch", "The event id belongs to another run.")
+        await _refuse_ahead(request, cursor)
     encoder = _encoder(request, run.session_id, query.run_id)
     return await follow(request, run.id, cursor.seq if cursor else 0, encoder)
+
+
+async def _refuse_ahead(request: Request, cursor: Cursor) -> None:
+    """Only who encodes a run's events knows how many frames there are of it.
+
+    Raises:
+        ChatError: ``not_found``, ``cursor_expired``; ``cursor_ahead`` of anything that was ever shown.
+    """
+    engine = engine_of(request)
+    run = await engine.resumable(cursor.run_id, min(cursor.seq, 1))
+    told = AgUiEvents("", "")
+    await tell(engine, run, told)
+    if cursor.seq >= told.frames:
+        raise ChatError("cursor_ahead", "This run has no such event; read the session's messages again.")
 
 
 def _encoder(request: Request, thread_id: str, run_id: str) -> AgUiEvents:

@@ -12,6 +12,7 @@ from chat.events import (
     RunCompleted,
     RunFailed,
     RunInterrupted,
+    Source,
     Terminal,
     TextDelta,
     ToolApproval,
@@ -21,6 +22,7 @@ from chat.events import (
     ToolStarted,
     Usage,
     ends,
+    payload_of,
 )
 from chat.runs import Run
 from handlers.formats.encoder import Encoder
@@ -52,7 +54,12 @@ class AgUiEvents(Encoder):
         self._thinking: str | None = None
         self._called = False  # a call was answered since the message began: what is said next is another one
         self._calls: set[str] = set()
-        self._open: list[str] = []
+        self._open: list[ToolCalled] = []
+
+    @property
+    def frames(self) -> int:
+        """How many there are of what it was given."""
+        return self._frames
 
     def opening(self, run: Run, after: int) -> bytes:
         self._run, self._after = run, after
@@ -98,16 +105,25 @@ class AgUiEvents(Encoder):
                 yield {"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": text}
             case ToolCalled(call_id):
                 yield from self._written(call_id)
-                self._open.append(call_id)
-            case ToolApproval(call_id):
-                yield {"type": "CUSTOM", "name": "tool.approval", "value": {"callId": call_id, "runId": self._run.id}}
+                self._open.append(event)
+            case ToolApproval() | Source():
+                yield self._custom(event)
             case ToolFinished(call_id, result, error):
                 yield from self._answered(call_id, result, error)
             case RunCompleted() | RunCancelled() | RunFailed() | RunInterrupted():
                 yield from self._closed()
+                if isinstance(event, RunCompleted):
+                    yield from map(_left, self._open)
                 yield self._ended(event)
             case _:
                 pass
+
+    def _custom(self, event: ToolApproval | Source) -> Members:
+        """What AG-UI has no event of its own for."""
+        if isinstance(event, Source):
+            return {"type": "CUSTOM", "name": "source", "value": payload_of(event)}
+        value = {"callId": event.call_id, "runId": self._run.id}
+        return {"type": "CUSTOM", "name": "tool.approval", "value": value}
 
     def _write(self) -> Iterator[Members]:
         if self._writing is not None:
@@ -136,7 +152,7 @@ class AgUiEvents(Encoder):
     def _answered(self, call_id: str, result: str | None, error: str | None) -> Iterator[Members]:
         yield from self._written(call_id)
         self._called = True
-        self._open = [waiting for waiting in self._open if waiting != call_id]
+        self._open = [call for call in self._open if call.call_id != call_id]
         told = result if error is None else f"Error: {error}"
         place = f"{self._run.answer_id}.t.{call_id}"
         yield {"type": "TOOL_CALL_RESULT", "messageId": place, "toolCallId": call_id, "content": told, "role": "tool"}
@@ -174,7 +190,8 @@ class AgUiEvents(Encoder):
     def _ended(self, event: Terminal) -> Members:
         match event:
             case RunCompleted():
-                outcome: Members = {"type": "success"} | ({"pendingToolCallIds": self._open} if self._open else {})
+                left = [call.call_id for call in self._open]
+                outcome: Members = {"type": "success"} | ({"pendingToolCallIds": left} if left else {})
                 ended: Members = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
             case RunCancelled():
                 ended = {"type": "RUN_FINISHED", **self._ids, "outcome": {"type": "cancelled"}}
@@ -189,6 +206,20 @@ class AgUiEvents(Encoder):
 
 def _data(members: Members) -> bytes:
     return f"data: {json.dumps(members, ensure_ascii=False)}\n\n".encode()
+
+
+def _left(call: ToolCalled) -> Members:
+    """A call that is left to the client. TanStack AI's waits for this to make it; others go by the calls' ends."""
+    value = {"toolCallId": call.call_id, "toolName": call.name, "input": _input(call.arguments)}
+    return {"type": "CUSTOM", "name": "tool-input-available", "value": value}
+
+
+def _input(arguments: str) -> object:
+    """As it is where it is no JSON: it is the tool that has to refuse it."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
 
 
 def _usage(usage: Usage) -> Members:

@@ -1,7 +1,7 @@
 """OpenAI's chat completions as a stream: https://platform.openai.com/docs/api-reference/chat-streaming"""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import Literal, TypeAlias, get_args
 
@@ -16,6 +16,7 @@ from chat.events import (
     RunCompleted,
     RunFailed,
     RunInterrupted,
+    Source,
     TextDelta,
     ToolDelta,
     ToolStarted,
@@ -42,6 +43,7 @@ class CompletionChunks(Encoder):
         self._tools = tools
         self._usage = usage
         self._indexes: dict[str, int] = {}
+        self._sources: list[Source] = []
         self._after = 0
         self._run: Run
 
@@ -74,8 +76,8 @@ class CompletionChunks(Encoder):
                 return self._call(event_id, call_id, {"id": call_id, "type": "function", "function": function})
             case ToolDelta(call_id, text) if call_id in self._indexes:
                 return self._call(event_id, call_id, {"function": {"arguments": text}})
-            case ModelSelected(model):
-                self._speaks(model)
+            case Source() | ModelSelected():
+                self._note(event)
             case RunCompleted(finish_reason=reason, usage=usage):
                 return self._end(event_id, reason, usage)
             case RunFailed(code, message):
@@ -85,6 +87,13 @@ class CompletionChunks(Encoder):
             case RunInterrupted(reason):
                 return _data({"error": error_object("run_interrupted", reason)}, event_id)
         return b""  # an id alone would be an event without data to OpenAI's client, which then fails
+
+    def _note(self, event: Source | ModelSelected) -> None:
+        """What later chunks say."""
+        if isinstance(event, Source):
+            self._sources.append(event)
+        else:
+            self._speaks(event.model)
 
     def _speaks(self, model: str) -> None:
         self._about = {
@@ -104,6 +113,11 @@ class CompletionChunks(Encoder):
     def _end(self, event_id: str, reason: str, usage: Usage | None) -> bytes:
         choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(reason)}
         frames = [_data({**self._about, "choices": [choice]})]
+        if annotations := annotations_of(self._sources):
+            # All in one, as OpenAI has it: npm's client keeps but the last list. And PyPI's wants an index in each.
+            numbered = [{"index": index, **annotation} for index, annotation in enumerate(annotations)]
+            cited = {"index": 0, "delta": {"annotations": numbered}, "logprobs": None, "finish_reason": None}
+            frames.insert(0, _data({**self._about, "choices": [cited]}))
         if self._usage:
             told = None if usage is None else usage_object(usage)
             frames.append(_data({**self._about, "choices": [], "usage": told}))
@@ -121,6 +135,37 @@ def completion_id(run: Run) -> str:
 def finish_reason(reason: str) -> FinishReason:
     """The reason as clients know it; an upstream's own word becomes ``stop``."""
     return FINISH_REASONS.get(reason, "stop")
+
+
+class UrlCitation(TypedDict):
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class Annotation(TypedDict):
+    """What the characters are from; both indexes are 0 where nobody knows which those are."""
+
+    type: Literal["url_citation"]
+    url_citation: UrlCitation
+
+
+def annotations_of(sources: Iterable[Source]) -> list[Annotation]:
+    """Pages alone: there is no annotation for a document."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "url": source.url,
+                "title": source.title or source.url,
+                "start_index": source.start or 0,
+                "end_index": source.end or 0,
+            },
+        }
+        for source in sources
+        if source.url is not None
+    ]
 
 
 class CachedTokens(TypedDict):

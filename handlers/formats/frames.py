@@ -22,9 +22,14 @@ def cursor_only(run_id: str, seq: int, comment: str = "") -> bytes:
 
 def text_frame(run_id: str, seq: int, text: str) -> bytes:
     """An unnamed event with the text as its data, a data line for each of its lines."""
+    return f"id: {run_id}.{seq}\n".encode() + text_part(text)
+
+
+def text_part(text: str) -> bytes:
+    """The same without an id: more of the event is to come, and only its last part moves the cursor."""
     if "\n" in text or "\r" in text:
         text = "\ndata: ".join(_NEWLINE.split(text))
-    return f"id: {run_id}.{seq}\ndata: {text}\n\n".encode()
+    return f"data: {text}\n\n".encode()
 
 
 def json_frame(run_id: str, seq: int, event: str, data: Mapping[str, object]) -> bytes:

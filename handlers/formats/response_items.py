@@ -5,10 +5,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from handlers.formats.response_views import Item, ItemStatus, OutputText, ReasoningText, ToolError
+from chat.events import Source
+from handlers.formats.response_views import Annotation, Item, ItemStatus, OutputText, ReasoningText, ToolError
 
 SERVER = "parley"
 """What the service's own tools are said to be on: an ``mcp_call`` has to name a server."""
+
+
+def citation(source: Source, before: int) -> Annotation:
+    """The source as text has it that stands behind so many characters of the answer."""
+    start, end = max(0, (source.start or 0) - before), max(0, (source.end or 0) - before)
+    if source.url is None:
+        file_id = source.document or source.id
+        return {"type": "file_citation", "file_id": file_id, "filename": source.title or file_id, "index": end}
+    title = source.title or source.url
+    return {"type": "url_citation", "url": source.url, "title": title, "start_index": start, "end_index": end}
 
 
 @dataclass(slots=True)
@@ -20,6 +31,7 @@ class TextItem:
     kind: Literal["output_text", "reasoning_text"]
     status: ItemStatus = "in_progress"
     texts: list[str] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
     mould: tuple[str, str, str] = field(init=False)
     """A delta's frame, without its number and its text."""
 
@@ -45,11 +57,11 @@ class TextItem:
 
     def part(self, text: str) -> OutputText | ReasoningText:
         if self.kind == "output_text":
-            return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+            return {"type": "output_text", "text": text, "annotations": list(self.annotations), "logprobs": []}
         return {"type": "reasoning_text", "text": text}
 
     def view(self) -> Item:
-        content: list[Any] = [self.part("".join(self.texts))] if self.texts else []
+        content: list[Any] = [self.part("".join(self.texts))] if self.texts or self.annotations else []
         if self.kind == "output_text":
             return {
                 "id": self.id,

@@ -10,10 +10,32 @@ ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 Members: TypeAlias = dict[str, object]
 
 
+class UrlCitation(TypedDict):
+    """A page that the characters are from; both indexes are 0 where nobody knows which those are."""
+
+    type: Literal["url_citation"]
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class FileCitation(TypedDict):
+    """A document that the text is from, and where in the text that is said."""
+
+    type: Literal["file_citation"]
+    file_id: str
+    filename: str
+    index: int
+
+
+Annotation: TypeAlias = UrlCitation | FileCitation
+
+
 class OutputText(TypedDict):
     type: Literal["output_text"]
     text: str
-    annotations: list[Members]
+    annotations: list[Annotation]
     logprobs: list[Members]
 
 

@@ -14,6 +14,7 @@ from chat.events import (
     RunCompleted,
     RunFailed,
     RunInterrupted,
+    Source,
     Terminal,
     TextDelta,
     ToolApproval,
@@ -26,10 +27,11 @@ from chat.events import (
 )
 from chat.runs import Run, RunStatus
 from chat.sessions import Turn
+from chat.steps import log_of
 from chat.terms import Terms
 from handlers.formats.encoder import Encoder
 from handlers.formats.frames import PING
-from handlers.formats.response_items import CallItem, TextItem
+from handlers.formats.response_items import CallItem, TextItem, citation
 from handlers.formats.response_views import (
     IncompleteDetails,
     ResponseError,
@@ -67,6 +69,8 @@ class ResponseEvents(Encoder):
         self._frames: list[bytes] = []
         self._items: list[TextItem | CallItem] = []
         self._text: TextItem | None = None
+        self._sources: list[Source] = []
+        """That have no text yet."""
         self._calls: dict[str, CallItem] = {}
         self._ended: Terminal | None = None
         self._run: Run
@@ -120,6 +124,8 @@ class ResponseEvents(Encoder):
             case ToolDelta() | ToolCalled() | ToolApproval() | ToolDecided() | ToolFinished():
                 if event.call_id in self._calls:
                     self._take_call(self._calls[event.call_id], event)
+            case Source():
+                self._add_source(event)
             case ModelSelected(model):
                 self._model = model
             case RunCompleted() | RunFailed() | RunCancelled() | RunInterrupted():
@@ -142,15 +148,37 @@ class ResponseEvents(Encoder):
     def _write(self, kind: Literal["output_text", "reasoning_text"], text: str) -> None:
         if self._text is None or self._text.kind != kind:
             self._close_text("completed")
-            self._text = TextItem(self._key, len(self._items), kind)
-            self._items.append(self._text)
-            self._tell_item("added", self._text)
-            self._tell("response.content_part.added", **self._text.place, part=self._text.part(""))
+            self._text = self._open_text(kind)
         self._text.texts.append(text)
         self.number += 1
         if self.number > self._starting_after:  # nearly all of them are: what `_tell` does, at a fraction of the cost
             before, between, behind = self._text.mould
             self._frames.append(f"{before}{self.number}{between}{encode_basestring(text)}{behind}".encode())
+
+    def _open_text(self, kind: Literal["output_text", "reasoning_text"]) -> TextItem:
+        item = TextItem(self._key, len(self._items), kind)
+        self._items.append(item)
+        self._tell_item("added", item)
+        self._tell("response.content_part.added", **item.place, part=item.part(""))
+        if kind == "output_text":
+            self._cite(item)
+        return item
+
+    def _add_source(self, source: Source) -> None:
+        self._sources.append(source)
+        if self._text is not None and self._text.kind == "output_text":
+            self._cite(self._text)
+
+    def _cite(self, item: TextItem) -> None:
+        """Only text has annotations. A source that comes before it, or between two, belongs to the next."""
+        texts = [other for other in self._items if isinstance(other, TextItem) and other.kind == "output_text"]
+        before = sum([len(text) for other in texts if other is not item for text in other.texts])
+        sources, self._sources = self._sources, []
+        for source in sources:
+            annotation = citation(source, before)
+            place = {**item.place, "annotation_index": len(item.annotations)}
+            item.annotations.append(annotation)
+            self._tell("response.output_text.annotation.added", **place, annotation=annotation)
 
     def _close_text(self, status: Literal["completed", "incomplete"]) -> None:
         if self._text is not None:
@@ -193,6 +221,9 @@ class ResponseEvents(Encoder):
 
     def _end(self, ending: Terminal) -> None:
         self._ended, status = ending, _status_of(ending)
+        if self._sources:
+            self._close_text("completed")
+            self._text = self._open_text("output_text")
         if status == "completed" or status == "incomplete":
             self._close_text(status)
         for item in self._items:
@@ -260,15 +291,7 @@ def run_id_of(response_id: str) -> str:
 
 def remembered(said: Turn, ending: Terminal) -> Sequence[Event]:
     """A log that would have led to this answer and this end, for a run whose own is gone."""
-    events: list[Event] = []
-    rest = said.content
-    for step in said.steps:
-        rest = rest.removeprefix(step.text)
-        events += [TextDelta(step.text)] if step.text else []
-        for call in step.calls:
-            events += [ToolStarted(call.id, call.name), ToolCalled(call.id, call.name, call.arguments)]
-            events += [ToolFinished(call.id, call.result, call.error)] if call.answered else []
-    return [*events, *([TextDelta(rest)] if rest else []), ending]
+    return [*log_of(said.content, said.steps, said.sources), ending]
 
 
 def _frame(name: str, number: int, members: Mapping[str, object]) -> bytes:

@@ -1,7 +1,9 @@
 """The plain contract: the answer's text as data lines, for ``curl -N``, EventSource and line readers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import assert_never
 
 from chat.events import (
@@ -13,6 +15,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     TextDelta,
     ToolApproval,
     ToolCalled,
@@ -25,7 +28,7 @@ from chat.events import (
 )
 from chat.runs import Run
 from handlers.formats.encoder import Encoder
-from handlers.formats.frames import cursor_only, json_frame, text_frame
+from handlers.formats.frames import cursor_only, json_frame, text_frame, text_part
 
 
 class PlainText(Encoder):
@@ -33,6 +36,8 @@ class PlainText(Encoder):
 
     What is not text is still a frame with an id and without data: no client sees it, and every cursor counts it. A call
     that waits for a yes is told in a comment, which is no part of the answer and which a reader of ``curl -N`` sees.
+
+    Where a model says what the end is told by, alone on a line, it comes in two halves: no client takes it for the end.
     """
 
     def __init__(self, done: str | None = "[DONE]") -> None:
@@ -48,9 +53,11 @@ class PlainText(Encoder):
 
     def _frame(self, run_id: str, seq: int, event: Event) -> bytes:
         if isinstance(event, TextDelta):  # nearly all of them are, and a match is slower
+            if self._done is not None and self._done in event.text:
+                return self._apart(run_id, seq, event.text)
             return text_frame(run_id, seq, event.text)
         match event:
-            case ReasoningDelta() | Seam() | ModelSelected():
+            case ReasoningDelta() | Source() | Seam() | ModelSelected():
                 return cursor_only(run_id, seq)
             case ToolStarted() | ToolDelta() | ToolCalled() | ToolDecided() | ToolFinished():
                 return cursor_only(run_id, seq)
@@ -65,3 +72,12 @@ class PlainText(Encoder):
                 return json_frame(run_id, seq, name_of(event), payload_of(replace(event, usage=None)))
             case _:
                 assert_never(event)
+
+    def _apart(self, run_id: str, seq: int, text: str) -> bytes:
+        """The delta's frame; in several parts where a line of it is what the end is told by."""
+        assert self._done is not None
+        middle = len(self._done) // 2
+        seeming = re.finditer(rf"(?<![^\r\n]){re.escape(self._done)}(?![^\r\n])", text)
+        cuts = [0, *(found.start() + middle for found in seeming)]
+        parts = [text_part(text[begin:end]) for begin, end in pairwise(cuts)]
+        return b"".join(parts) + text_frame(run_id, seq, text[cuts[-1] :])

@@ -15,6 +15,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     TextDelta,
     ToolApproval,
     ToolCalled,
@@ -24,6 +25,7 @@ from chat.events import (
     ToolFinished,
     ToolStarted,
     ends,
+    payload_of,
     usage_members,
 )
 from chat.runs import Run
@@ -122,6 +124,8 @@ class UIMessages(Encoder):
                 return [*self._begin("text", f"{run_id}.{seq}"), self._delta(text)]
             case ReasoningDelta(text):
                 return [*self._begin("reasoning", f"{run_id}.{seq}"), self._delta(text)]
+            case Source():
+                return [_source(run_id, event)]
             case ModelSelected(model):
                 return [_part("message-metadata", messageMetadata={"model": model})]
             case RunCompleted(finish_reason=reason, usage=usage):
@@ -223,6 +227,20 @@ _DONE = "[DONE]"
 
 def _part(kind: str, **members: object) -> str:
     return json.dumps({"type": kind, **members}, ensure_ascii=False)
+
+
+def _source(run_id: str, source: Source) -> str:
+    """A page or a document. Neither has a place for the passage or the span: that is what the metadata is for."""
+    names = {"document", "place", "score", "text", "start", "end"}
+    more = {name: value for name, value in payload_of(source).items() if name in names}
+    members: dict[str, object] = {"sourceId": f"{run_id}.{source.id}"}
+    if source.url is not None:
+        members |= {"url": source.url} | ({} if source.title is None else {"title": source.title})
+    else:
+        members |= {"mediaType": "text/plain", "title": source.title or source.document or source.id}
+    if more:
+        members["providerMetadata"] = {"parley": more}
+    return _part("source-document" if source.url is None else "source-url", **members)
 
 
 def _decided(event: Event) -> set[str]:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from chat.commands import Claim, Leaf, Matching, NewRetry, NewRun, Place
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
-from chat.ports import Store
+from chat.ownership import UserStore
 from chat.sessions import NewSession
 from chat.terms import ToolSpec
 from handlers.answers import claim_of
@@ -20,10 +20,19 @@ from handlers.ui.bodies import UIChatBody
 from handlers.ui.turns import instructions_of, turns_of
 
 
-async def asked(request: Request, body: UIChatBody) -> NewRun:
+async def wanted(request: Request, body: UIChatBody, claim: Claim | None) -> NewRun | NewRetry:
+    """What the request is to start.
+
+    Raises:
+        ChatError: it cannot be had; a request that has been answered before is to be found before this is asked for.
+    """
+    retried = await _run_to_retry(request, body)
+    return await (_asked(request, body, claim) if retried is None else _asked_again(request, body, claim, retried))
+
+
+async def _asked(request: Request, body: UIChatBody, claim: Claim | None) -> NewRun:
     """The client's view of the conversation, or its last message alone."""
-    turns = turns_of(body.said)
-    within_limit(request, [turn for turn in turns if turn.role == "user"])  # answers may be longer, and come back
+    turns = within_limit(request, list(turns_of(body.said)))
     prompt = await prompt_for(request, body.template, body.variables, body.id)
     specs = [ToolSpec(name, tool.description, tool.input_schema) for name, tool in body.tools.items()]
     return NewRun(
@@ -35,24 +44,24 @@ async def asked(request: Request, body: UIChatBody) -> NewRun:
         place=await _place(request, body),
         terms=terms_of(request, prompt, instructions_of(body.said), specs),
         on_busy=body.on_busy,
-        claim=await _claim(request, body),
+        claim=claim,
         attach_same=True,
     )
 
 
-async def asked_again(request: Request, body: UIChatBody, run_id: str) -> NewRetry:
+async def _asked_again(request: Request, body: UIChatBody, claim: Claim | None, run_id: str) -> NewRetry:
     same = (await engine_of(request).run(run_id)).model
     return NewRetry(
         id=new_id("run"),
         run_id=run_id,
         model=chosen_model(request, body.model or (same if router_of(request).offers(same) else None)),
         on_busy=body.on_busy,
-        claim=await _claim(request, body),
+        claim=claim,
         attach_same=True,
     )
 
 
-async def run_to_retry(request: Request, body: UIChatBody) -> str | None:
+async def _run_to_retry(request: Request, body: UIChatBody) -> str | None:
     """The run whose answer is wanted once more; None if that is not the request, or if the messages have to tell.
 
     Raises:
@@ -72,7 +81,7 @@ async def run_to_retry(request: Request, body: UIChatBody) -> str | None:
     return run_id if not body.said or question == turns_of(body.said)[-1].content else None
 
 
-async def _latest_answer(store: Store, session_id: str) -> tuple[str | None, str | None]:
+async def _latest_answer(store: UserStore, session_id: str) -> tuple[str | None, str | None]:
     """The run that answers the last question of the session's branch, or has begun to; and that question."""
     active, session = await store.active_run(session_id), await store.session(session_id)
     leaf_id = session.leaf_id if session is not None else None  # the question, while its answer is being written
@@ -102,7 +111,7 @@ async def _place(request: Request, body: UIChatBody) -> Place:
     return Matching()
 
 
-async def _claim(request: Request, body: UIChatBody) -> Claim | None:
+async def claim_for(request: Request, body: UIChatBody) -> Claim | None:
     """The client's key, or else the body: it names its last message, so that sent again it is a repetition.
 
     Another answer may be wanted any number of times.

@@ -6,7 +6,7 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from pydantic.alias_generators import to_camel
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Id, Key, ModelName, TemplateName, UserId, Variables
+from handlers.bodies import Body, Flag, Id, Key, ModelName, TemplateName, UserId, Variables
 
 MessageId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -21,7 +21,7 @@ class UIApproval(_Camel):
     """What became of a call that asked for a yes."""
 
     id: str
-    approved: bool | None = None
+    approved: Flag | None = None
 
 
 class UIPart(_Camel):
@@ -35,7 +35,7 @@ class UIPart(_Camel):
     input: Any = None
     output: Any = None
     error_text: str | None = None
-    provider_executed: bool | None = Field(None, description="The service has run it, and not the client.")
+    provider_executed: Flag | None = Field(None, description="The service has run it, and not the client.")
     approval: UIApproval | None = None
 
     @property

@@ -1,21 +1,22 @@
 """``/api/chat`` for the AI SDK: say something, resume, stop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat.commands import NewRetry, NewRun, Started
 from chat.errors import ChatError
 from handlers import chat
-from handlers.answers import answer
+from handlers.answers import answer, replayed
 from handlers.bodies import Reply, body_of, json_of
 from handlers.context import engine_of
 from handlers.formats.ui_messages import UIMessages
 from handlers.streams import follow, nothing_more
-from handlers.ui.asking import asked, asked_again, run_to_retry
+from handlers.ui.asking import claim_for, wanted
 from handlers.ui.bodies import UIChatBody, UIStopBody, is_ui_chat
 from handlers.ui.replies import names_of_tools, rebuilt
-from handlers.ui.turns import decisions_of
+from handlers.ui.turns import decisions_of, turns_of
 
 
 async def post_messages(request: Request) -> Response:
@@ -26,12 +27,9 @@ async def post_messages(request: Request) -> Response:
     if body.said and (decisions := decisions_of(body.said[-1])):
         return await _decide(request, body, decisions)
     reply = Reply(on_disconnect=body.on_disconnect)
-    if (retried := await run_to_retry(request, body)) is not None:
-        encoder = UIMessages(await names_of_tools(request, retried))
-        return await answer(request, await asked_again(request, body, retried), reply, encoder=encoder)
-    new = await asked(request, body)
-    continued = body.said[-1].id if new.turns[-1].role == "assistant" else None
-    encoder = UIMessages([spec.name for spec in new.terms.tools], message_id=continued)
+    claim = await claim_for(request, body)
+    new = await replayed(request, claim) or await wanted(request, body, claim)
+    encoder = UIMessages(await _tools_of(request, new), message_id=_continued(body))
     return await answer(request, new, reply, encoder=encoder)
 
 
@@ -61,3 +59,16 @@ async def _decide(request: Request, body: UIChatBody, decisions: Mapping[str, bo
         await engine.approve(run_id, call_id, approved=approved)
     tools, calls = await names_of_tools(request, run.id), [call_id for _, call_id, _ in decided]
     return await follow(request, run.id, 0, UIMessages(tools, message_id=body.said[-1].id, decided=calls))
+
+
+async def _tools_of(request: Request, new: NewRun | NewRetry | Started) -> Sequence[str]:
+    if isinstance(new, NewRun):
+        return [spec.name for spec in new.terms.tools]
+    return await names_of_tools(request, new.run_id if isinstance(new, NewRetry) else new.run.id)
+
+
+def _continued(body: UIChatBody) -> str | None:
+    """The client's message that the answer goes on with, if it is not the beginning of one."""
+    if body.trigger == "regenerate-message" or turns_of(body.said)[-1].role != "assistant":
+        return None
+    return body.said[-1].id

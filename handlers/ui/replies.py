@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from chat.events import Event, TextDelta, ToolCalled, ToolFinished, ends
 from chat.live import FOLLOW_EVENTS
-from chat.ports import Store
+from chat.ownership import UserStore
 from chat.runs import Run
 from chat.sessions import Message
 from handlers.context import engine_of
@@ -25,12 +25,12 @@ async def rebuilt(request: Request, run: Run) -> UIMessages:
     answered = await store.message(run.message_id)
     while answered is not None and answered.role == "assistant":
         message_id = answered.id
-        earlier.insert(0, await _told(store, answered))
+        earlier.insert(0, await told_of(store, answered))
         answered = await store.message(answered.parent_id) if answered.parent_id is not None else None
     return UIMessages(await names_of_tools(request, run.id), message_id=message_id, earlier=earlier)
 
 
-async def _told(store: Store, answer: Message) -> Told:
+async def told_of(store: UserStore, answer: Message) -> Told:
     """The answer as it was streamed, as long as that is kept, and then what the client has brought to its calls."""
     events: list[Event] = []
     while answer.run_id is not None and not (events and ends(events[-1])):
@@ -41,7 +41,7 @@ async def _told(store: Store, answer: Message) -> Told:
     events = [event for event in events if not ends(event)]
     calls = [call for step in answer.steps for call in step.calls]
     if not {event.call_id for event in events if isinstance(event, ToolCalled)}.issuperset([call.id for call in calls]):
-        events = [TextDelta(answer.content)] if answer.content else []
+        events = [*([TextDelta(answer.content)] if answer.content else []), *answer.sources]
         events += [ToolCalled(call.id, call.name, call.arguments) for call in calls]
     known = {event.call_id for event in events if isinstance(event, ToolFinished)}
     brought = [call for call in calls if call.answered and call.id not in known]

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Id, Key, ModelName, UserId, checked
+from handlers.bodies import Body, Flag, Id, Key, ModelName, UserId, checked
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -71,7 +71,7 @@ class FunctionSpec(Body):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(None, description="Whether the model is held to the schema.")
+    strict: Flag | None = Field(None, description="Whether the model is held to the schema.")
 
 
 class ToolBody(Body):
@@ -80,7 +80,7 @@ class ToolBody(Body):
 
 
 class StreamOptions(Body):
-    include_usage: bool | None = None
+    include_usage: Flag | None = None
 
 
 class CompletionMetadata(Body):
@@ -98,7 +98,7 @@ class CompletionBody(Body):
     messages: list[CompletionMessage] = Field(
         min_length=1, description="The conversation; the last one is the user's, or a tool's."
     )
-    stream: bool | None = Field(None, description="Chunks as they are written, instead of the whole answer.")
+    stream: Flag | None = Field(None, description="Chunks as they are written, instead of the whole answer.")
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = Field(None, description="One answer, and no more.")
     tools: list[ToolBody] | None = Field(None, description="The client's own, which it runs itself.")

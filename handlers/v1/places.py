@@ -27,6 +27,16 @@ async def run_of(request: Request, response_id: str) -> Run:
     return run
 
 
+def session_named(request: Request, body: ResponseBody) -> str | None:
+    """The session in the body or the header. Raises ChatError ``invalid_request`` if they are two."""
+    conversation = body.conversation
+    inside = conversation.id if isinstance(conversation, ConversationBody) else conversation
+    outside = session_in_header(request)
+    if None not in (inside, outside) and inside != outside:
+        raise ChatError("invalid_request", "conversation: X-Session-Id names another session.")
+    return inside or outside
+
+
 async def placed(request: Request, body: ResponseBody, items: list[InputItem]) -> tuple[str | None, Place, list[Turn]]:
     """The session, if one is named; the place in it; and what is said there.
 
@@ -34,8 +44,8 @@ async def placed(request: Request, body: ResponseBody, items: list[InputItem]) -
         ChatError: ``invalid_request``; ``not_found`` for a previous response that is none.
     """
     results, turns = turns_in(items)
-    within_limit(request, [turn for turn in turns if turn.role == "user"])  # answers may be longer, and come back
-    session_id = _session_named(request, body)
+    within_limit(request, turns)
+    session_id = session_named(request, body)
     if body.previous_response_id is not None:
         run = await run_of(request, body.previous_response_id)
         if body.conversation is not None or session_id not in (None, run.session_id):
@@ -52,15 +62,6 @@ async def placed(request: Request, body: ResponseBody, items: list[InputItem]) -
     # A conversation's input is what is new in it; with the header alone, the client may bring all that it has.
     whole = body.conversation is None and len(turns) > 1
     return session_id, Matching() if whole else Leaf(), turns
-
-
-def _session_named(request: Request, body: ResponseBody) -> str | None:
-    conversation = body.conversation
-    inside = conversation.id if isinstance(conversation, ConversationBody) else conversation
-    outside = session_in_header(request)
-    if None not in (inside, outside) and inside != outside:
-        raise ChatError("invalid_request", "conversation: X-Session-Id names another session.")
-    return inside or outside
 
 
 async def _calling(request: Request, session_id: str | None, calls: Set[str]) -> tuple[str, Turn]:

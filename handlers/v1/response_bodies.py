@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StrictFloat, StrictInt, StringConstraints, Tag
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Id, ModelName, UserId
+from handlers.bodies import Body, Flag, Id, ModelName, UserId
 from handlers.v1.bodies import CallId, FunctionSpec, ToolName
 
 ECHOED = {
@@ -129,7 +129,7 @@ class SchemaFormat(Body):
     name: ToolName
     description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class TextBody(Body):
@@ -147,14 +147,14 @@ class ResponseBody(Body):
     conversation: Id | ConversationBody | None = Field(
         None, description="The session, in which the input is what is new; an unknown id creates it."
     )
-    background: bool | None = Field(None, description="Without `stream`: return at once, to be asked again.")
-    stream: bool | None = Field(None, description="Events as they are written, instead of the whole response.")
+    background: Flag | None = Field(None, description="Without `stream`: return at once, to be asked again.")
+    stream: Flag | None = Field(None, description="Events as they are written, instead of the whole response.")
     store: Literal[True] | None = Field(None, description="Everything is stored before it is shown; not to be refused.")
     tools: list[FunctionToolBody] | None = Field(None, description="The client's own, which it runs itself.")
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
-    parallel_tool_calls: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    parallel_tool_calls: Flag | None = None
+    temperature: StrictFloat | None = None
+    top_p: StrictFloat | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     reasoning: ReasoningBody | None = None
     text: TextBody | None = None
@@ -170,12 +170,12 @@ class ResponseBody(Body):
     context_management: None = None
     moderation: None = None
     max_tool_calls: None = None
-    top_logprobs: Literal[0] | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=0)] | None = None
     on_busy: OnBusy = Field(OnBusy.REJECT, description="What to do while the session is still answering.")
 
 
 class ResponseQuery(Body):
-    stream: bool = Field(default=False, description="Events from the start on, or from behind `starting_after`.")
+    stream: Flag = Field(default=False, description="Events from the start on, or from behind `starting_after`.")
     starting_after: int | None = Field(
         None, ge=0, le=2**53, description="The `sequence_number` of the last event that the client has seen."
     )

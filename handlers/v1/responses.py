@@ -1,30 +1,28 @@
 """``/v1/responses``: a run, as a response."""
 
 import sys
-from contextlib import closing
 from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from chat.commands import NewRun
+from chat.commands import Claim, NewRun
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
-from chat.live import FOLLOW_EVENTS
 from chat.runs import Run
 from chat.sessions import NewSession
 from chat.terms import Terms
-from handlers.answers import answer, begun, claim_of, outcome
+from handlers.answers import answer, begun_once, claim_of, outcome, replayed
 from handlers.bodies import Reply, body_of, query_of
 from handlers.context import engine_of
 from handlers.formats.response_views import ResponseView
 from handlers.formats.responses import ResponseEvents, remembered
 from handlers.models import chosen_model
-from handlers.streams import cursor_of, follow, run_headers
+from handlers.streams import cursor_of, follow, run_headers, tell
 from handlers.templates import prompt_for
 from handlers.terms import terms_of
 from handlers.v1.items import instructions_in
-from handlers.v1.places import placed, run_of
+from handlers.v1.places import placed, run_of, session_named
 from handlers.v1.response_bodies import DELIVERY, ECHOED, MessageInput, ResponseBody, ResponseQuery
 from handlers.v1.response_options import options_of
 from handlers.v1.tools import tools_of
@@ -33,10 +31,12 @@ from handlers.v1.tools import tools_of
 async def create_response(request: Request) -> Response:
     """In the background or not, the run goes on when the client goes away."""
     body = await body_of(request, ResponseBody)
-    new = await _new_run(request, body)
+    meant = body.model_dump(exclude=DELIVERY, by_alias=True)
+    claim = claim_of(request, None, meant, session_named(request, body))
+    started = await replayed(request, claim) or await begun_once(request, await _new_run(request, body, claim))
     if body.stream:
-        return await answer(request, new, Reply(stream=True), encoder=ResponseEvents(new.terms))
-    started = await begun(request, new)
+        encoder = ResponseEvents(await engine_of(request).store.terms(started.run.id))
+        return await answer(request, started, Reply(stream=True), encoder=encoder)
     run = started.run if body.background else (await outcome(request, started.run.id))[0]
     return JSONResponse(await _view(request, run), headers=run_headers(run, replayed=started.replayed))
 
@@ -54,7 +54,7 @@ async def cancel_response(request: Request) -> Response:
     return JSONResponse(await _view(request, await engine_of(request).cancel(run.id, "requested")))
 
 
-async def _new_run(request: Request, body: ResponseBody) -> NewRun:
+async def _new_run(request: Request, body: ResponseBody, claim: Claim | None) -> NewRun:
     items = [MessageInput(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     session_id, place, turns = await placed(request, body, list(items))
     prompt = await prompt_for(request, None, {}, session_id)
@@ -70,7 +70,7 @@ async def _new_run(request: Request, body: ResponseBody) -> NewRun:
         place=place,
         terms=replace(terms, labels=labels),
         on_busy=body.on_busy,
-        claim=claim_of(request, None, body.model_dump(exclude=DELIVERY, by_alias=True), session_id),
+        claim=claim,
     )
 
 
@@ -103,13 +103,7 @@ async def _told(request: Request, run: Run) -> ResponseEvents:
     """What the log says of the response by now, in no frames."""
     engine = engine_of(request)
     told = ResponseEvents(await engine.store.terms(run.id), sys.maxsize)
-    told.opening(run, 0)
-    with closing(await engine.follower(run.id, 0)) as follower:
-        while follower.behind and (batch := await follower.next()) is not None:
-            told.encode(run.id, batch.first_seq, batch.events)
-        certain = follower.certain
-    while not certain and (batch := await engine.store.events(run.id, told.seq, FOLLOW_EVENTS)).events:
-        told.encode(run.id, batch.first_seq, batch.events)
+    await tell(engine, run, told)
     return told
 
 

@@ -11,7 +11,15 @@ from chat.routing import Choice
 from chat.runs import Run
 from chat.sessions import Turn
 from chat.steps import Call
-from handlers.formats.completions import CompletionUsage, FinishReason, completion_id, finish_reason, usage_object
+from handlers.formats.completions import (
+    Annotation,
+    CompletionUsage,
+    FinishReason,
+    annotations_of,
+    completion_id,
+    finish_reason,
+    usage_object,
+)
 
 
 class OpenAIModelView(TypedDict):
@@ -41,6 +49,7 @@ class CompletionMessageView(TypedDict):
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    annotations: NotRequired[list[Annotation]]
     tool_calls: NotRequired[list[ToolCallView]]
 
 
@@ -91,6 +100,8 @@ def completion_view(run: Run, said: Turn) -> CompletionView:
     message: CompletionMessageView = {"role": "assistant", "content": said.content or None, "refusal": None}
     if calls:
         message["tool_calls"] = calls
+    if annotations := annotations_of(said.sources):
+        message["annotations"] = annotations
     choice: ChoiceView = {
         "index": 0,
         "message": message,
