@@ -7,33 +7,19 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from chat.errors import ChatError
+from handlers.headers import PAGE, PLAYGROUND
 
 _OURS = Path(__file__).parent / "static"
-
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": CSP,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
-# Swagger UI sets styles on its elements; it is given no other freedom.
-DOCS_HEADERS = HEADERS | {
-    "Content-Security-Policy": CSP.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
-}
 
 _SWAGGER_FILES = {"swagger-ui.css", "swagger-ui-bundle.js"}
 
 
 async def playground(_: Request) -> Response:
-    return FileResponse(_OURS / "playground.html", headers=HEADERS)
+    return FileResponse(_OURS / "playground.html", headers=PLAYGROUND)
 
 
 async def docs(_: Request) -> Response:
-    return FileResponse(_OURS / "docs.html", headers=DOCS_HEADERS)
+    return FileResponse(_OURS / "docs.html", headers=PAGE)
 
 
 async def static(request: Request) -> Response:
@@ -42,9 +28,9 @@ async def static(request: Request) -> Response:
     file = {path.name: path for path in (*_OURS.iterdir(), *_swagger())}.get(name)
     if file is None:
         raise ChatError("not_found", "There is nothing at this address.")
-    response = FileResponse(file, headers=HEADERS, stat_result=file.stat())
+    response = FileResponse(file, headers=PAGE, stat_result=file.stat())
     if response.headers["etag"] in request.headers.get("if-none-match", ""):  # Starlette does this in StaticFiles only
-        return Response(status_code=304, headers=HEADERS | {"ETag": response.headers["etag"]})
+        return Response(status_code=304, headers={**PAGE, "ETag": response.headers["etag"]})
     return response
 
 

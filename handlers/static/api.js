@@ -1,5 +1,7 @@
 // The server's API as functions. Every failure is a Problem whose `detail` can be shown as it is.
 
+import * as key from './key.js';
+
 const BASE = new URL('.', location.href); // the service may live below a prefix
 const PATIENCE = 30_000; // ms; behind it the network is taken for gone
 const PASSING = new Set([0, 408, 502, 503, 504]);
@@ -20,11 +22,13 @@ export class Problem extends Error {
 }
 
 async function call(method, path, { body, headers = {} } = {}) {
+  const used = key.current();
   const init = { method, headers: { ...headers }, signal: AbortSignal.timeout(PATIENCE), cache: 'no-store' };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers['Content-Type'] = 'application/json';
   }
+  if (used) init.headers.Authorization = `Bearer ${used}`;
   let response;
   let members;
   try {
@@ -34,6 +38,7 @@ async function call(method, path, { body, headers = {} } = {}) {
     if (response && error instanceof SyntaxError) throw new Problem(response.status);
     throw new Problem(0, { code: 'unreachable', detail: 'The server cannot be reached.' });
   }
+  if (response.status === 401 && (await key.another(used))) return call(method, path, { body, headers });
   if (!response.ok) throw new Problem(response.status, members ?? {}, Number(response.headers.get('Retry-After')) || null);
   return members;
 }
@@ -58,9 +63,10 @@ export const deleteSession = (id) => call('DELETE', `sessions/${part(id)}`);
 export const listMessages = (id, before) =>
   call('GET', `sessions/${part(id)}/messages?limit=100${before ? `&before=${part(before)}` : ''}`);
 
-/** Where a run's events are, behind the cursor if there is one. */
-export function eventsAddress(run, cursor) {
+/** Where a run's events are, behind the cursor if there is one. EventSource sends no key: a ticket stands for it. */
+export async function eventsAddress(run, cursor) {
   const address = new URL(`runs/${part(run)}/events?format=events`, BASE);
   if (cursor !== null) address.searchParams.set('after', cursor);
+  if (key.current()) address.searchParams.set('ticket', (await call('POST', `runs/${part(run)}/ticket`)).ticket);
   return address;
 }

@@ -65,8 +65,8 @@ export class Conversation {
       return;
     }
     const body = { message: text, request_id: newRequestId() };
-    if (this.id) body.session_id = this.id;
-    if (this.#desk.userId) body.user_id = this.#desk.userId;
+    if (this.id) body.session_id = this.id; // and is somebody's already, who may not be the reader
+    else if (this.#desk.userId) body.user_id = this.#desk.userId;
     if (this.#edited) body.parent_id = this.#edited.parent_id;
     else if (this.#thread.picked) body.parent_id = this.#thread.picked;
     this.#desk.composer.text = '';
@@ -175,7 +175,7 @@ export class Conversation {
     this.#desk.scroll.toEnd();
     try {
       const run = await deliver(body, () => view.pending('Waiting for the connection…'));
-      this.#desk.userId = run.user_id;
+      if (!body.session_id) this.#desk.userId = run.user_id;
       if (this.#closed.signal.aborted) this.#desk.changed();
       else this.#delivered(run);
     } catch (problem) {

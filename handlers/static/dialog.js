@@ -3,8 +3,9 @@
 import { h } from './dom.js';
 
 /** Ask; resolves to true, to the text if `value` was given, or to null when it was dismissed. */
-export function ask({ title, text = null, value = null, confirm, danger = false }) {
-  const field = value === null ? null : h('input', { type: 'text', value, maxLength: 200, 'aria-label': title });
+export function ask({ title, text = null, value = null, secret = false, confirm, danger = false }) {
+  const kind = secret ? { type: 'password', autocomplete: 'off' } : { type: 'text', maxLength: 200 };
+  const field = value === null ? null : h('input', { ...kind, value, 'aria-label': title });
   const yes = h('button', { type: 'submit', class: danger ? 'danger' : 'primary', textContent: confirm });
   const no = h('button', { type: 'button', class: 'plain', textContent: 'Cancel' });
   const heading = h('h2', { id: 'question', textContent: title });

@@ -4,6 +4,7 @@ import { Calls } from './calls.js';
 import { h, icon, iconButton } from './dom.js';
 import { GrowingMarkdown } from './growing.js';
 import { markdown } from './markdown.js';
+import { Sources } from './sources.js';
 
 const WORDS = {
   queued: 'waiting for its turn',
@@ -83,6 +84,7 @@ export class AnswerView extends MessageView {
   #meta = h('p', { class: 'meta' });
   #note = h('div', { class: 'note', role: 'status', hidden: true });
   #calls = new Calls(this.#prose);
+  #sources = new Sources();
   #reasoning = null;
   #growing = null;
   #pieces = [];
@@ -95,7 +97,7 @@ export class AnswerView extends MessageView {
       iconButton('retry', 'Another answer', { 'data-action': 'retry' }),
     );
     const foot = h('footer', {}, this.actions, this.#meta);
-    this.element.append(this.#prose, this.#note, foot);
+    this.element.append(this.#prose, this.#sources.element, this.#note, foot);
   }
 
   get text() {
@@ -103,8 +105,9 @@ export class AnswerView extends MessageView {
   }
 
   /** A message of the history. */
-  recall({ content, status, tool_calls: calls = [] }) {
+  recall({ content, status, tool_calls: calls = [], sources = [] }) {
     this.#calls.recall(calls);
+    this.#sources.recall(sources);
     this.#pieces = [content];
     this.#prose.replaceChildren();
     for (const node of markdown(content)) this.#prose.append(node);
@@ -115,6 +118,7 @@ export class AnswerView extends MessageView {
   begin(status, model, shown) {
     this.#pieces = [];
     this.#calls.clear();
+    this.#sources.clear();
     this.#prose.replaceChildren();
     this.#growing = new GrowingMarkdown(this.#prose, shown);
     this.element.setAttribute('aria-busy', 'true');
@@ -131,6 +135,7 @@ export class AnswerView extends MessageView {
       seam: () => this.seam(),
       selected: ({ model }) => this.selected(model),
       tool: (name, data) => this.tool(name, data),
+      source: (data) => this.#sources.take(data),
       trouble: (words) => this.trouble(words),
     };
   }

@@ -5,6 +5,7 @@
 import { eventsAddress } from './api.js';
 
 const SILENCE = 45_000; // ms; the server's pings are comments, which EventSource does not show
+const PAUSE = 1_000; // ms, before a ticket is asked for again
 const TOOLS = ['tool.started', 'tool.delta', 'tool.called', 'tool.approval', 'tool.decided', 'tool.finished'];
 const TERMINAL = ['run.completed', 'run.failed', 'run.cancelled', 'run.interrupted'];
 
@@ -12,6 +13,7 @@ export class Follower {
   #run;
   #on;
   #source = null;
+  #opening = null; // what is not the latest any more comes to nothing
   #cursor = null;
   #seen = 0;
   #silence = null;
@@ -21,8 +23,8 @@ export class Follower {
 
   /**
    * `on` has `started(data)`, `text(string)`, `reasoning(string)`, `seam()`, `selected(data)`, `tool(name, data)`,
-   * `ended(name, data)`, `trouble(message)` (null: it is over) and `lost()`: the server will not have us, look at the
-   * session again.
+   * `source(data)`, `ended(name, data)`, `trouble(message)` (null: it is over) and `lost()`: the server will not have
+   * us, look at the session again.
    */
   constructor(run, on) {
     this.#run = run;
@@ -48,15 +50,29 @@ export class Follower {
   }
 
   #release() {
+    this.#opening = null;
     clearTimeout(this.#silence);
     this.#source?.close();
     this.#source = null;
   }
 
-  #open() {
+  async #open() {
     if (this.#done || document.hidden) return;
     this.#release();
-    const source = new EventSource(eventsAddress(this.#run, this.#cursor));
+    const opening = (this.#opening = {});
+    this.#listen();
+    let address;
+    try {
+      address = await eventsAddress(this.#run, this.#cursor);
+    } catch (problem) {
+      if (opening === this.#opening) this.#refused(problem);
+      return;
+    }
+    if (opening === this.#opening) this.#connect(address);
+  }
+
+  #connect(address) {
+    const source = new EventSource(address);
     this.#source = source;
     this.#listen();
     source.onopen = () => this.#on.trouble(null);
@@ -67,6 +83,7 @@ export class Follower {
     this.#hear('run.started', (data) => this.#on.started(data));
     this.#hear('text.delta', (data) => this.#on.text(data.text));
     this.#hear('reasoning.delta', (data) => this.#on.reasoning(data.text));
+    this.#hear('source', (data) => this.#on.source(data));
     this.#hear('seam', () => this.#on.seam());
     this.#hear('model.selected', (data) => this.#on.selected(data));
     for (const name of TOOLS) this.#hear(name, (data) => this.#on.tool(name, data));
@@ -90,6 +107,17 @@ export class Follower {
   #end(name, data) {
     this.close();
     this.#on.ended(name, data);
+  }
+
+  /** There is no ticket: in a moment there may be one. */
+  #refused(problem) {
+    this.#release();
+    if (!problem.passing) {
+      this.#on.lost();
+      return;
+    }
+    this.#on.trouble('Reconnecting…');
+    this.#silence = setTimeout(this.again, PAUSE);
   }
 
   #broken(source) {
