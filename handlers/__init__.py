@@ -11,6 +11,8 @@ from chat.errors import ChatError
 from handlers import (
     ag_ui,
     chat,
+    doctor,
+    documents,
     errors,
     models,
     openapi,
@@ -23,7 +25,10 @@ from handlers import (
     sessions,
     templates,
     usage,
+    users,
 )
+from handlers.chatkit import posting as chatkit_posting
+from handlers.identity import AdminRoute
 from handlers.ui import chat as ui_chat
 from handlers.v1 import completions as v1_completions
 from handlers.v1 import models as v1_models
@@ -34,7 +39,9 @@ ROUTES: list[BaseRoute] = [
     Route("/health", ops.health),
     Route("/chat/health", ops.health, name="chat_health"),
     Route("/ready", ops.ready),
-    Route("/metrics", ops.metrics),
+    AdminRoute("/metrics", ops.metrics),
+    Route("/doctor/stream", doctor.stream, name="doctor_stream"),
+    Route("/doctor/stream", doctor.stream, methods=["POST"], name="doctor_stream_by_post"),
     Route("/docs", pages.docs, include_in_schema=False),
     Route("/openapi.json", openapi.document),
     Route("/playground", pages.playground, include_in_schema=False),
@@ -49,6 +56,7 @@ ROUTES: list[BaseRoute] = [
     Route("/query/stream", query.post_query_stream, methods=["POST"]),
     Route("/runs/{run_id}", runs.get_run),
     Route("/runs/{run_id}/events", runs.follow_run),
+    Route("/runs/{run_id}/ticket", runs.create_ticket, methods=["POST"]),
     Route("/runs/{run_id}/cancel", runs.cancel_run, methods=["POST"]),
     Route("/runs/{run_id}/approvals/{call_id}", runs.approve_call, methods=["POST"]),
     Route("/runs/{run_id}/retry", runs.retry_run, methods=["POST"]),
@@ -61,11 +69,19 @@ ROUTES: list[BaseRoute] = [
     Route("/sessions/{session_id}", sessions.delete_session, methods=["DELETE"]),
     Route("/sessions/{session_id}/messages", sessions.list_messages),
     Route("/sessions/{session_id}/events", sessions.follow_session),
+    Route("/users/anonymous", users.create_anonymous, methods=["POST"]),
+    Route("/users/{user_id}", users.delete_user, methods=["DELETE"]),
+    Route("/users/{user_id}/export", users.export_user),
     Route("/usage", usage.sum_usage),
     Route("/search", search.search),
     Route("/templates", templates.list_templates),
+    Route("/documents", documents.list_documents),
+    Route("/documents", documents.create_document, methods=["POST"]),
+    Route("/documents/{document_id}", documents.get_document),
+    Route("/documents/{document_id}", documents.delete_document, methods=["DELETE"]),
     Route("/ag-ui", ag_ui.join_agent),
     Route("/ag-ui", ag_ui.run_agent, methods=["POST"]),
+    Route("/chatkit", chatkit_posting.post_chatkit, methods=["POST"]),
     Route("/v1/models", v1_models.list_models, name="list_openai_models"),
     Route("/v1/models/{model:path}", v1_models.get_model, name="get_openai_model"),
     Route("/v1/chat/completions", v1_completions.create_completion, methods=["POST"]),

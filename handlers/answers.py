@@ -18,8 +18,10 @@ from chat.sessions import Turn
 from handlers.bodies import IdempotencyKey, Reply, checked
 from handlers.context import engine_of
 from handlers.formats import FORMATS, Encoder
+from handlers.limits import started, take_seat
+from handlers.sealing import followed_at
 from handlers.streams import cursor_of, follow, run_headers
-from handlers.views import AnswerView, run_view
+from handlers.views import AnswerView, RunView, run_view, source_view
 
 Shape = Callable[[Run, Turn], Mapping[str, object]]
 """How a whole answer looks as JSON, given its run and what was said."""
@@ -27,18 +29,19 @@ Shape = Callable[[Run, Turn], Mapping[str, object]]
 
 def whole(run: Run, said: Turn) -> AnswerView:
     """The run, and what it answered."""
-    return {**run_view(run), "answer": said.content}
+    return {**run_view(run), "answer": said.content, "sources": [source_view(source) for source in said.sources]}
 
 
-def claim_of(request: Request, key: str | None, *meaning: object) -> Claim | None:
-    """The idempotency key of the header, or the one given, bound to what the request means.
+def claim_of(request: Request, key: str | None, *meaning: object, path: str | None = None) -> Claim | None:
+    """The idempotency key of the header, or the one given, bound to what the request means, and to its path.
 
-    How the answer is delivered does not count: the same key may ask for a stream first and for JSON later.
+    How the answer is delivered does not count: the same key may ask for a stream first and for JSON later. Where that
+    is another path, ``path`` is the one for both.
     """
-    key = request.headers.get("idempotency-key") or key
+    key = request.headers.get("idempotency-key", key)  # an empty one is refused: who sends it believes it to be one
     if key is None:
         return None
-    meant = json.dumps([request.url.path, *meaning])
+    meant = json.dumps([path or request.url.path, *meaning])
     return Claim(checked(IdempotencyKey, {"key": key}).key, hashlib.sha256(meant.encode()).hexdigest())
 
 
@@ -69,31 +72,38 @@ async def answer(
         ChatError: whatever starting or following raises.
     """
     cursor = cursor_of(request)
-    if isinstance(new, Started):
-        started = new
-    else:
-        started = await begun(request, new) if cursor is None else await _attached(request, new, cursor)
-    headers = run_headers(started.run, replayed=started.replayed)
+    start = new if isinstance(new, Started) else await begun_once(request, new)
+    headers = run_headers(start.run, replayed=start.replayed)
     if "respond-async" in request.headers.get("prefer", ""):
-        return JSONResponse(run_view(started.run), 202, headers | {"Preference-Applied": "respond-async"})
+        view: RunView = {**run_view(start.run), "events_url": await followed_at(request, start.run)}
+        return JSONResponse(view, 202, headers | {"Preference-Applied": "respond-async"})
     leaving_cancels = reply.on_disconnect == "cancel"
     if not reply.stream:
-        async with _cancelled_by_leaving(request, started.run.id) if leaving_cancels else nullcontext():
-            return await _waited(request, started.run, headers, shape)
+        async with _cancelled_by_leaving(request, start.run.id) if leaving_cancels else nullcontext():
+            return await _waited(request, start.run, headers, shape)
     return await follow(
         request,
-        started.run.id,
+        start.run.id,
         cursor.seq if cursor else 0,
         encoder or FORMATS[reply.format],
-        replayed=started.replayed,
+        replayed=start.replayed,
         cancel=leaving_cancels,
     )
 
 
+async def begun_once(request: Request, new: NewRun | NewRetry) -> Started:
+    """Start the run, or attach to the one whose ``Last-Event-ID`` the request brings.
+
+    Raises:
+        ChatError: ``cursor_mismatch``, and whatever starting raises.
+    """
+    cursor = cursor_of(request)
+    return await begun(request, new) if cursor is None else await _attached(request, new, cursor)
+
+
 async def begun(request: Request, new: NewRun | NewRetry) -> Started:
-    """Start the run, as part of the trace that the request belongs to."""
-    engine = engine_of(request)
-    return await engine.start(replace(new, trace=engine.tracer.carried(request.headers.getlist)))
+    """Start the run, as part of the trace that the request belongs to, if the client may have one."""
+    return await started(request, replace(new, trace=engine_of(request).tracer.carried(request.headers.getlist)))
 
 
 async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) -> Started:
@@ -104,8 +114,8 @@ async def _attached(request: Request, new: NewRun | NewRetry, cursor: Cursor) ->
         same = run.message_id == (await engine.run(new.run_id)).message_id
     else:
         said = await engine.store.turn(run.message_id)  # nothing, if it was just deleted
-        same = run.kind is RunKind.ANSWER and said is not None and said.content == new.turns[-1].content
-    if not same:
+        same = said is not None and said.content == new.turns[-1].content
+    if not same or run.kind is not RunKind.ANSWER:
         raise ChatError("cursor_mismatch", "Last-Event-ID belongs to the answer to another message.")
     return Started(run, created=False, replayed=True)
 
@@ -138,6 +148,7 @@ async def outcome(request: Request, run_id: str) -> tuple[Run, Turn]:
         ChatError: why it failed, if it did; and whatever waiting for it raises.
     """
     engine = engine_of(request)
+    take_seat(request)
     ended = await engine.result(run_id)
     said = await engine.answer(ended)
     if isinstance(ended.terminal, RunFailed):

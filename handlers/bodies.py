@@ -22,15 +22,30 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
 from chat.commands import OnBusy
+from chat.documents import COLLECTION
 from chat.errors import ChatError
+from chat.ids import ID
+from chat.runs import CURSOR
 from chat.usage import UsageBy
+from handlers.identity import speak_for
 
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+def _flag(value: object) -> object:
+    """In a query string a flag is a word; but a number that comes for one in JSON was meant for something else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError("not true or false")
+    return value
+
+
+Id = Annotated[str, StringConstraints(pattern=f"^{ID.pattern}$")]
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@:|+-]{1,128}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Format = Literal["text", "events"]
+Place = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+CollectionName = Annotated[str, StringConstraints(pattern=rf"^{COLLECTION.pattern}$")]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Scalar = StrictStr | StrictBool | StrictInt | StrictFloat
 Variables = Annotated[
     dict[str, Scalar | list[Scalar]],
@@ -40,25 +55,32 @@ Variables = Annotated[
 SEARCH_CHARS = 500
 """Longest search: far more than anybody types."""
 
+JSON_DEPTH = 128
+"""Levels of a body. Some hundred can be read, and a few less be written down again, which an answer has to be."""
+
 METADATA_BYTES = 16_384
 """A session's metadata is for labels, not for documents."""
 
 METADATA_DEPTH = 32
-"""Some hundred levels are as deep as JSON can be read, and a few less as it can be written down again."""
+"""Levels of it, likewise."""
 
 
 _TEMPLATE = "The prompt template that tells the model what to do; without it the session's."
 
 
+_COLLECTION = "The documents that the session's answers are taken from, from now on; without it they stay."
+
+
 class Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", str_strip_whitespace=False)
+    # Each is built by the first request that has one: all of them together would be a twentieth of the start.
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=False, defer_build=True)
 
 
 class Reply(Body):
     """How an answer is wanted."""
 
     format: Format = Field("text", description="The wire format of the stream.")
-    stream: bool = Field(default=True, description="False waits for the whole answer and returns it as JSON.")
+    stream: Flag = Field(default=True, description="False waits for the whole answer and returns it as JSON.")
     on_busy: OnBusy = Field(OnBusy.REJECT, description="What to do while the session is still answering.")
     on_disconnect: Literal["continue", "cancel"] = Field(
         "continue", description="Whether the run goes on when this connection is lost."
@@ -77,6 +99,7 @@ class ChatQuery(Reply):
         "without it the message follows the last one.",
     )
     template: TemplateName | None = Field(None, description=_TEMPLATE)
+    collection: CollectionName | None = Field(None, description=_COLLECTION)
 
 
 class ChatBody(ChatQuery):
@@ -111,7 +134,7 @@ class RetryBody(Reply):
 
 
 class ApprovalBody(Body):
-    approved: bool = Field(description="Whether the call may be made.")
+    approved: Flag = Field(description="Whether the call may be made.")
 
 
 class IdempotencyKey(Body):
@@ -125,6 +148,7 @@ class SessionBody(Body):
     metadata: dict[str, Any] = Field(default_factory=dict, description="Labels of the client's own, up to 16 KiB.")
     template: TemplateName | None = Field(None, description="The prompt template of chats that name none.")
     variables: Variables
+    collection: CollectionName | None = Field(None, description="The documents that its answers are taken from.")
 
 
 class SessionChanges(Body):
@@ -136,12 +160,15 @@ class SessionChanges(Body):
         None, description="The prompt template of chats that name none; null takes it away."
     )
     variables: Variables
+    collection: CollectionName | None = Field(
+        None, description="The documents that its answers are taken from; null takes them away."
+    )
 
 
 class ListQuery(Body):
     user_id: UserId | None = Field(None, description="Only this user's sessions.")
     limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
-    after: str | None = Field(None, description="The `next` of the page before.")
+    after: Place | None = Field(None, description="The `next` of the page before.")
 
 
 class RecordsQuery(Body):
@@ -149,7 +176,7 @@ class RecordsQuery(Body):
     session_id: Id | None = Field(None, description="Only what was written down in this session.")
     user_id: UserId | None = Field(None, description="Only what was written down for this user.")
     limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
-    after: str | None = Field(None, description="The `next` of the page before.")
+    after: Place | None = Field(None, description="The `next` of the page before.")
 
 
 class HistoryQuery(Body):
@@ -191,12 +218,33 @@ class SearchQuery(Body):
     user_id: UserId | None = Field(None, description="Only this user's messages.")
     session_id: Id | None = Field(None, description="Only this session's messages.")
     limit: int = Field(20, ge=1, le=50, description="The most that a page has.")
-    after: str | None = Field(None, description="The `next` of the page before.")
+    after: str | None = Field(
+        None, pattern=r"^[0-9]{1,18}-[0-9]{1,18}-[0-9]{1,6}$", description="The `next` of the page before."
+    )
+
+
+class DocumentBody(Body):
+    text: str = Field(description="All of the document.")
+    title: str = Field(min_length=1, max_length=300, description="What a source calls it.")
+    collection: CollectionName = Field(description="The collection that it belongs to: one that has none yet begins.")
+    media_type: str = Field("text/plain", description="What the text is: `text/plain`, `text/markdown`, `text/html`.")
+    user_id: UserId | None = Field(None, description="Whose it is; without anybody it is shared with all users.")
+
+
+class DocumentsQuery(Body):
+    collection: CollectionName | None = Field(None, description="Only documents of this collection.")
+    user_id: UserId | None = Field(None, description="Only what this user may read.")
+    limit: int = Field(50, ge=1, le=200, description="The most that a page has.")
+    after: Place | None = Field(None, description="The `next` of the page before.")
 
 
 class FollowQuery(Body):
     format: Format = Field("text", description="The wire format of the stream.")
-    after: str | None = Field(None, description="A sequence number or an event id; Last-Event-ID goes before it.")
+    after: str | None = Field(
+        None,
+        json_schema_extra={"pattern": f"^({CURSOR.pattern}|[0-9]{{1,18}})?$"},  # refused as invalid_cursor
+        description="A sequence number or an event id; Last-Event-ID goes before it.",
+    )
 
 
 B = TypeVar("B", bound=Body)
@@ -208,13 +256,13 @@ async def body_of(request: Request, kind: type[B]) -> B:
     How the answer is wanted may also stand in the query string: ``POST /chat?format=events``. The body goes before it.
 
     Raises:
-        ChatError: ``unsupported_media_type``, ``invalid_json``, ``invalid_request``.
+        ChatError: ``unsupported_media_type``, ``invalid_json``, ``invalid_request``, ``user_mismatch``.
     """
     value = await json_of(request)
     if issubclass(kind, Reply) and isinstance(value, dict):
         wanted = request.query_params
         value = {name: wanted[name] for name in Reply.model_fields if name in wanted} | value
-    return checked(kind, value)
+    return _spoken_for(request, checked(kind, value))
 
 
 async def json_of(request: Request) -> object:
@@ -235,13 +283,23 @@ def query_of(request: Request, kind: type[B]) -> B:
     """Check the query string.
 
     Raises:
-        ChatError: ``invalid_request``.
+        ChatError: ``invalid_request``, ``user_mismatch``.
     """
-    return checked(kind, dict(request.query_params))
+    return _spoken_for(request, checked(kind, dict(request.query_params)))
+
+
+def _spoken_for(request: Request, body: B) -> B:
+    """Whoever is named in a body or a query is whom the request is for, and nobody reads one without coming by here."""
+    for member in ("user_id", "user"):
+        if (named := getattr(body, member, None)) is not None:
+            speak_for(request, named)
+    return body
 
 
 def parse_json(raw: bytes) -> object:
     """Parse UTF-8 JSON strictly: no NaN, no infinity, no other encoding, nothing that cannot be written down again.
+
+    At most ``JSON_DEPTH`` levels.
 
     Raises:
         ChatError: ``invalid_json``.
@@ -252,7 +310,20 @@ def parse_json(raw: bytes) -> object:
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # UnicodeError, JSONDecodeError and huge integers are ValueErrors
         raise ChatError("invalid_json", "The body is not valid JSON in UTF-8.") from error
+    if raw.count(b"[") + raw.count(b"{") > JSON_DEPTH and _deeper(value, JSON_DEPTH):
+        raise ChatError("invalid_json", f"The body is nested deeper than {JSON_DEPTH} levels.")
     return value
+
+
+def _deeper(value: object, depth: int) -> bool:
+    """Whether JSON has more levels, looked at level by level: each of its values once."""
+    level: list[Any] = [[value]]
+    for _ in range(depth + 1):
+        inside = [outer.values() if isinstance(outer, dict) else outer for outer in level if outer]
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _finite(number: str) -> float:
@@ -271,13 +342,18 @@ def checked(kind: type[B], value: object) -> B:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        errors = [
-            {"field": ".".join(str(step) for step in problem["loc"]), "message": problem["msg"]}
-            for problem in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        first = errors[0]
-        message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
-        raise ChatError("invalid_request", message, details={"errors": errors}) from None
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> ChatError:
+    """``invalid_request``, which names what is wrong but does not repeat it."""
+    errors = [
+        {"field": ".".join(str(step) for step in problem["loc"]), "message": problem["msg"]}
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    first = errors[0]
+    message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
+    return ChatError("invalid_request", message, details={"errors": errors})
 
 
 def nested_within(depth: int, value: object) -> bool:

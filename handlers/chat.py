@@ -1,5 +1,7 @@
 """A message comes in: ``/chat`` and ``/api/chat``."""
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,8 +14,10 @@ from chat.terms import Terms
 from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import ChatBody, ChatQuery, MessagesBody, body_of, query_of
 from handlers.context import engine_of, service_of
+from handlers.documents import check_collection
 from handlers.models import chosen_model, named
-from handlers.streams import cursor_of, try_again
+from handlers.retries import try_again
+from handlers.streams import cursor_of
 from handlers.templates import prompt_for
 from handlers.terms import terms_of
 
@@ -62,12 +66,14 @@ async def post_messages(request: Request) -> Response:
 async def _chat(request: Request, body: ChatQuery, variables: Variables, *, attach_same: bool) -> Response:
     branches = "parent_id" in body.model_fields_set
     meaning = [body.message, body.session_id, body.user_id, branches, body.parent_id, *named(body.model)]
-    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, variables))
+    collection = [] if body.collection is None else [{"collection": body.collection}]
+    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, variables), *collection)
     if (before := await replayed(request, claim)) is not None:
         return await answer(request, before, body)
+    await check_collection(request, body.collection, body.session_id, body.user_id)
     new = NewRun(
         id=new_id("run"),
-        session=_session(body.session_id, body.user_id),
+        session=replace(_session(body.session_id, body.user_id), collection=body.collection),
         user_id=body.user_id,
         turns=within_limit(request, [Turn("user", body.message)]),
         model=chosen_model(request, body.model),
@@ -81,13 +87,16 @@ async def _chat(request: Request, body: ChatQuery, variables: Variables, *, atta
 
 
 def within_limit(request: Request, turns: list[Turn]) -> list[Turn]:
-    """The turns, if none is too long; who comes back to a run may have said more, by the limit of that time.
+    """The turns, if the user says nothing too long. Answers may be longer, and come back.
+
+    Who comes back to a run may have said more, by the limit of that time.
 
     Raises:
         ChatError: ``invalid_request``.
     """
     limit = service_of(request).message_limit
-    if cursor_of(request) is None and any(len(turn.content) > limit for turn in turns):
+    said = [turn.content for turn in turns if turn.role == "user"]
+    if cursor_of(request) is None and any(len(content) > limit for content in said):
         raise ChatError("invalid_request", f"A message may have {limit:,} characters at most.")
     return turns
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import Request
+from starlette.types import Scope
 
+from chat.documents import DocumentReader
 from chat.engine import Engine
+from chat.ownership import UserEngine
 from chat.prompts import Template
 from chat.routing import Router
+from handlers.identity import identity_of
 from handlers.metrics import Metrics
 from handlers.pulse import Pulse
 
@@ -18,22 +22,32 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the handlers know of the process they run in. ``message_limit`` is in characters.
+    """What the handlers know of the process they run in. ``message_limit`` is in characters, ``body_limit`` in bytes.
 
-    ``metrics`` is None where they are switched off. ``titles``: a model gives sessions their titles.
+    ``metrics`` is None where they are switched off. ``titles``: a model gives sessions their titles. ``chaos``:
+    streams break to order. ``anonymous``: who has no token is given one. ``document_limit`` is in bytes,
+    ``documents_each`` how many a user may have, 0 for any.
     """
 
     name: str
     version: str
     message_limit: int
+    body_limit: int
+    ping_seconds: float
     pulse: Pulse
     metrics: Metrics | None = None
     templates: Mapping[str, Template] = field(default_factory=dict)
     titles: bool = False
+    chaos: bool = False
+    reader: DocumentReader = field(kw_only=True)
+    document_limit: int = field(kw_only=True)
+    documents_each: int = field(kw_only=True)
+    anonymous: bool = False
 
 
-def engine_of(request: Request) -> Engine:
-    return cast(Engine, request.app.state.engine)
+def engine_of(request: Request) -> UserEngine:
+    """The engine as who asks may use it."""
+    return UserEngine(cast(Engine, request.app.state.engine), identity_of(request).user)
 
 
 def router_of(request: Request) -> Router:
@@ -42,6 +56,13 @@ def router_of(request: Request) -> Router:
 
 def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
+
+
+def count_refusal(scope: Scope, code: str) -> None:
+    """Tell the metrics, if there are any, of an error that a client gets."""
+    service = cast(Service, scope["app"].state.service)
+    if service.metrics is not None:
+        service.metrics.refused(code)
 
 
 def request_id() -> str:

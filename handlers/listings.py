@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own cannot be described before Python 3.12
 
+from chat.documents import Document
 from chat.prompts import Template
 from chat.records import Record
 from chat.search import Hit
@@ -67,6 +68,39 @@ class TemplatesView(TypedDict):
     """By name."""
 
     templates: list[TemplateView]
+
+
+class DocumentView(TypedDict):
+    """A document that answers may be taken from."""
+
+    document_id: str
+    user_id: Annotated[str | None, Field(description="Whose it is; null where it is shared with all users.")]
+    collection: str
+    title: str
+    media_type: str
+    bytes: Annotated[int, Field(description="Of its text, in UTF-8.")]
+    chunks: Annotated[int, Field(description="The passages that it was taken apart into.")]
+    created_at: Timestamp
+
+
+class DocumentsView(TypedDict):
+    """The latest first."""
+
+    documents: list[DocumentView]
+    next: Annotated[str | None, Field(description="The next page's ?after=; null on the last.")]
+
+
+def document_view(document: Document) -> DocumentView:
+    return {
+        "document_id": document.id,
+        "user_id": document.user_id,
+        "collection": document.collection,
+        "title": document.title,
+        "media_type": document.media_type,
+        "bytes": document.bytes,
+        "chunks": document.chunks,
+        "created_at": timestamp(document.created_at),
+    }
 
 
 def record_view(record: Record) -> RecordView:

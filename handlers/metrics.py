@@ -7,6 +7,19 @@ from prometheus_client.registry import Collector
 
 from chat.events import Usage
 
+REASONS = {
+    "rate_limited": "rate",
+    "too_many_runs": "cap",
+    "too_many_streams": "cap",
+    "service_full": "cap",
+    "budget_spent": "budget",
+    "unauthorized": "auth",
+    "forbidden": "auth",
+    "foreign_page": "origin",
+    "user_mismatch": "auth",
+}
+"""Why a request is turned away, by code. Few, and fixed: each is a line for as long as the process lives."""
+
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 FIRST_TOKEN_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 30, 60)
@@ -47,6 +60,11 @@ class Metrics(Collector):
         self._failures = Counter(
             "parley_upstream_errors", "Requests to the model that failed.", ["kind"], registry=registry
         )
+        self._refusals = Counter(
+            "parley_refusals", "Requests that were turned away, whatever they asked.", ["reason"], registry=registry
+        )
+        for reason in REASONS.values():
+            self._refusals.labels(reason)  # a rate over what is not there yet would miss the first
         ProcessCollector(registry=registry)
 
     def run_ended(self, outcome: str, usage: Usage | None) -> None:
@@ -64,6 +82,11 @@ class Metrics(Collector):
 
     def upstream_failed(self, code: str) -> None:
         self._failures.labels(code).inc()
+
+    def refused(self, code: str) -> None:
+        """A request got this error; of those that turn nobody away nothing is counted."""
+        if (reason := REASONS.get(code)) is not None:
+            self._refusals.labels(reason).inc()
 
     def collect(self) -> Iterable[Metric]:
         """Without the library's ``_created`` times, which would double the lines and which nobody draws."""

@@ -7,15 +7,23 @@ from functools import partial
 
 from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat.errors import ChatError
 from chat.ids import ID, new_id
-from handlers.context import set_request_id
-from handlers.errors import internal_error, problem
+from handlers.context import count_refusal, set_request_id
+from handlers.errors import BrokenOffError, internal_error, problem
+from handlers.identity import NOBODY, PLACE, Guard, shows_something
+from handlers.limits import Limits
 from handlers.wire import Rest, wire_of
 
 _LOGGED = {"x-session-id": "session_id", "x-run-id": "run_id"}
+
+PUBLIC = {"/", "/health", "/chat/health", "/ready", "/docs", "/openapi.json", "/playground", "/users/anonymous"}
+"""What anybody may ask for; all else needs somebody. Besides these there are the pages' files."""
+
+FILES = "/static/"
 
 logger = logging.getLogger("parley.access")
 
@@ -73,6 +81,10 @@ class _Access:
             await work
         except SendTimeoutError:
             logger.info("a reader that stalled was dropped", extra=self.about)
+        except BrokenOffError as error:
+            logger.warning("what was being sent broke off: %s", error, extra=self.about)
+        except ClientDisconnect:
+            logger.info("a client left, or was shown out, before its request was there", extra=self.about)
         except Exception:
             logger.exception("unforeseen", extra=self.about)
             return False
@@ -119,3 +131,30 @@ class BodyLimitMiddleware:
 
 def _too_large() -> ChatError:
     return ChatError("body_too_large", "The request's body is over this service's limit.")
+
+
+class IdentityMiddleware:
+    """Lets in whom the guard knows, and everybody to what is public."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, limits: Limits) -> None:
+        self._app = app
+        self._guard = guard
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                # Nobody deletes what is public: `anonymous` may be somebody's id.
+                public = is_public(scope["path"]) and scope["method"] != "DELETE"
+                scope[PLACE] = NOBODY if public else await self._guard.identify(scope)
+            except ChatError as error:
+                wrong = error.code == "unauthorized" and shows_something(scope)
+                said = self._limits.mistaken(scope, error) if wrong else error
+                count_refusal(scope, said.code)
+                await problem(said, scope["path"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(FILES)

@@ -34,7 +34,7 @@ class Pulse:
 
     def __init__(self, ping: float, patience: float) -> None:
         self._ping = ping
-        self._patience = patience
+        self.patience = patience
         self._pause = min(ping / 4, patience / 4, LONGEST_BEAT)
         self._streams: set[Stream] = set()
         self._next: asyncio.TimerHandle | None = None
@@ -69,7 +69,7 @@ class Pulse:
         for stream in self._streams:
             past = now - stream.since
             if stream.sending:
-                if past >= self._patience:
+                if past >= self.patience:
                     stream.drop()
             elif past >= self._ping:
                 stream.ping()

@@ -14,7 +14,7 @@ from handlers.bodies import QueryBody, Reply, body_of
 from handlers.chat import within_limit
 from handlers.formats import LINES
 from handlers.models import chosen_model, named
-from handlers.views import QueryView
+from handlers.views import QueryView, source_view
 
 
 async def post_query(request: Request) -> Response:
@@ -27,7 +27,8 @@ async def post_query_stream(request: Request) -> Response:
 
 async def _question(request: Request) -> NewRun | Started:
     body = await body_of(request, QueryBody)
-    claim = claim_of(request, body.request_id, body.prompt, *named(body.model))
+    both = request.url.path.removesuffix("/stream")
+    claim = claim_of(request, body.request_id, body.prompt, *named(body.model), path=both)
     if (before := await replayed(request, claim)) is not None:
         return before
     return NewRun(
@@ -45,4 +46,7 @@ def _model_and_answer(run: Run, said: Turn) -> QueryView:
     if run.status is not RunStatus.COMPLETED:
         message = "The answer was stopped before it was complete."
         raise ChatError("run_stopped", message, details={"run_id": run.id, "answer": said.content})
-    return {"model": run.model, "answer": said.content}
+    view: QueryView = {"model": run.model, "answer": said.content}
+    if said.sources:
+        view["sources"] = [source_view(source) for source in said.sources]
+    return view

@@ -11,8 +11,9 @@ from handlers.bodies import ApprovalBody, FollowQuery, RetryBody, body_of, query
 from handlers.context import engine_of, router_of
 from handlers.formats import FORMATS
 from handlers.models import chosen_model, named
+from handlers.sealing import seals_of
 from handlers.streams import cursor_of, follow
-from handlers.views import run_view
+from handlers.views import TicketView, events_url, run_view
 
 
 async def get_run(request: Request) -> Response:
@@ -28,6 +29,14 @@ async def follow_run(request: Request) -> Response:
     if cursor is not None and cursor.run_id != run_id:
         raise ChatError("cursor_mismatch", "The event id belongs to another run.")
     return await follow(request, run_id, cursor.seq if cursor else 0, FORMATS[query.format])
+
+
+async def create_ticket(request: Request) -> Response:
+    run = await engine_of(request).run(request.path_params["run_id"])
+    ticket, until = await seals_of(request).ticket_for(request.scope, run)
+    address = f"{events_url(run.id)}?ticket={ticket}"
+    view: TicketView = {"ticket": ticket, "events_url": address, "expires_at": until * 1000}
+    return JSONResponse(view, 201, {"Cache-Control": "no-store"})
 
 
 async def cancel_run(request: Request) -> Response:

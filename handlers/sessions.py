@@ -21,6 +21,7 @@ from handlers.bodies import (
     query_of,
 )
 from handlers.context import engine_of
+from handlers.documents import check_collection
 from handlers.formats import FORMATS
 from handlers.streams import cursor_of, follow, nothing_more
 from handlers.templates import named_prompt
@@ -39,6 +40,7 @@ async def create_session(request: Request) -> Response:
     body = await body_of(request, SessionBody)
     _check_labels(body.metadata)
     named_prompt(request, body.template, body.variables)  # or it raises
+    await check_collection(request, body.collection, None, body.user_id)
     new = NewSession(
         body.session_id or new_id("ses"),
         body.user_id or anonymous_user(),
@@ -46,6 +48,7 @@ async def create_session(request: Request) -> Response:
         body.metadata,
         body.template,
         body.variables,
+        body.collection,
     )
     session = await engine_of(request).store.create_session(new)
     return JSONResponse(session_view(session), 201, {"Location": f"/sessions/{session.id}"})
@@ -74,6 +77,7 @@ async def update_session(request: Request) -> Response:
     body = await body_of(request, SessionChanges)
     _check_labels(body.metadata)
     named_prompt(request, body.template, body.variables)  # or it raises
+    await check_collection(request, body.collection, request.path_params["session_id"], None)
     changes = body.model_dump(include=body.model_fields_set)
     if "template" in changes:
         changes["variables"] = body.variables  # they belong to it, and those of before to the one of before

@@ -1,7 +1,6 @@
 """The one place where followed events become an EventSourceResponse."""
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import closing
 from functools import partial
@@ -14,19 +13,20 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from chat.commits import Batch
-from chat.engine import Engine
 from chat.errors import ChatError
 from chat.following import Follower
+from chat.live import FOLLOW_EVENTS
+from chat.ownership import UserEngine
 from chat.runs import Cursor, Run, parse_cursor
+from handlers.chaos import Chaos, chaos_of
 from handlers.context import engine_of, service_of
 from handlers.formats import Encoder
-from handlers.formats.frames import PING, retry
+from handlers.formats.frames import PING
+from handlers.limits import take_seat
 from handlers.pulse import Pulse
+from handlers.retries import retry_ms
 from handlers.views import events_url
-from handlers.wire import Wire, wire_of
-
-RETRY_MS = (500, 3_000)
-"""Milliseconds, drawn anew for every stream that is sent away: not all clients of a deploy come back at once."""
+from handlers.wire import Way, Wire, wire_of
 
 
 def cursor_of(request: Request, after: str | None = None) -> Cursor | None:
@@ -55,31 +55,40 @@ def nothing_more() -> Response:
     return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
 
-def try_again() -> Response:
-    """An empty stream that sends EventSource away for a moment: any status but 200 would make it give up."""
-
-    async def frames() -> AsyncGenerator[bytes, None]:
-        yield retry(_retry_ms())
-
-    return EventSourceResponse(frames(), sep="\n", ping=0)
-
-
 async def follow(
     request: Request, run_id: str, after: int, encoder: Encoder, *, replayed: bool = False, cancel: bool = False
 ) -> Response:
     """Stream what the run has behind ``after``. ``cancel``: the run ends when this client goes away.
 
     Raises:
-        ChatError: ``not_found``, ``cursor_ahead``, ``cursor_expired``.
+        ChatError: ``not_found``, ``cursor_ahead``, ``cursor_expired``, and those of :func:`take_seat`.
     """
     engine = engine_of(request)
     run = await engine.resumable(run_id, min(after, 1) if encoder.counts_frames else after)
     if not (encoder.counts_frames or run.status.active) and after == run.last_seq:
         return nothing_more()
 
+    take_seat(request, run)
     gone = partial(engine.cancel, run_id, "client_disconnected") if cancel else None
     delivery = Delivery(engine, service_of(request).pulse, run, after, encoder, on_leaving=gone)
     return RunStream(delivery, {**run_headers(run, replayed=replayed), **encoder.headers})
+
+
+async def tell(engine: UserEngine, run: Run, encoder: Encoder) -> None:
+    """Give the encoder all that is committed of the run by now, for what it knows then: its frames go nowhere."""
+    encoder.opening(run, 0)
+    seq = 0
+
+    def told(batch: Batch) -> int:
+        encoder.encode(run.id, batch.first_seq, batch.events)
+        return batch.first_seq + len(batch.events) - 1
+
+    with closing(await engine.follower(run.id, 0)) as follower:
+        while follower.behind and (batch := await follower.next()) is not None:
+            seq = told(batch)
+        certain = follower.certain
+    while not certain and (batch := await engine.store.events(run.id, seq, FOLLOW_EVENTS)).events:
+        seq = told(batch)
 
 
 class RunStream(EventSourceResponse):
@@ -97,7 +106,7 @@ class RunStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         else:
             head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await self._delivery.begin(wire_of(scope), send, head)
+            await self._delivery.begin(wire_of(scope), send, head, chaos_of(scope))
 
 
 class Delivery:
@@ -129,7 +138,7 @@ class Delivery:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: UserEngine,
         pulse: Pulse,
         run: Run,
         after: int,
@@ -152,7 +161,7 @@ class Delivery:
         self._cut = False
         self._why: BaseException | None = None
 
-    async def begin(self, wire: Wire, send: Send, head: Message) -> None:
+    async def begin(self, wire: Wire, send: Send, head: Message, chaos: Chaos | None = None) -> None:
         """Send the head through the middlewares, and leave the rest to who is outside of them."""
         try:
             with self:
@@ -160,7 +169,7 @@ class Delivery:
         except SendTimeoutError:
             await self._given_up()
             raise
-        self._wire = wire
+        self._wire: Way = wire if chaos is None else chaos.upon(wire, self._run, self._after)
         wire.rest = self.go_on
 
     async def go_on(self, receive: Receive) -> None:
@@ -242,7 +251,7 @@ class Delivery:
                     return
         except ChatError as error:
             await self._through(self._encoder.trouble(error))
-        await self._through(self._encoder.leaving(_retry_ms()))
+        await self._through(self._encoder.leaving(retry_ms()))
 
     def _push(self, batch: Batch) -> bool:
         frames = batch.shown.get(self._encoder)
@@ -277,7 +286,3 @@ class Delivery:
 async def _nothing() -> AsyncGenerator[bytes, None]:
     return
     yield
-
-
-def _retry_ms() -> int:
-    return random.randint(*RETRY_MS)  # noqa: S311  # jitter, no secret

@@ -1,12 +1,12 @@
 """The JSON that clients get to see of the domain's values. The API's description is made from these types."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, NotRequired, TypeAlias
+from typing import Annotated, Literal, NotRequired, TypeAlias, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own cannot be described before Python 3.12
 
-from chat.events import RunCompleted, RunFailed, name_of
+from chat.events import RunCompleted, RunFailed, Source, name_of, payload_of
 from chat.routing import Choice
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import Message, Role, Session, Summary
@@ -99,6 +99,22 @@ class WaitingCallView(TypedDict):
     arguments: Annotated[str, Field(description="As the model wrote them: JSON, if it did well.")]
 
 
+class TicketView(TypedDict):
+    """What EventSource, which sends no header, follows a run with."""
+
+    ticket: str
+    events_url: Annotated[str, Field(description="With the ticket in it.")]
+    expires_at: Annotated[int, Field(description="Milliseconds since 1970.")]
+
+
+class AnonymousView(TypedDict):
+    """An anonymous user, and the token that says so."""
+
+    user_id: str
+    token: str
+    expires_at: Annotated[int, Field(description="Milliseconds since 1970.")]
+
+
 class RunView(TypedDict):
     """One durable generation, of an answer or of what its session keeps besides."""
 
@@ -135,15 +151,31 @@ class StartedView(TypedDict):
     status: RunStatus
 
 
+class SourceView(TypedDict):
+    """What something in an answer is from: a page, by its ``url``, or a passage of a ``document``."""
+
+    id: Annotated[str, Field(description="Its name in the run.")]
+    url: NotRequired[Annotated[str, Field(description="http or https.")]]
+    title: NotRequired[str]
+    document: NotRequired[Annotated[str, Field(description="The document's id.")]]
+    place: NotRequired[Annotated[str, Field(description="Where in the document.")]]
+    score: NotRequired[Annotated[float, Field(description="The larger, the better it fitted.")]]
+    text: NotRequired[Annotated[str, Field(description="The passage.")]]
+    start: NotRequired[Annotated[int, Field(description="The first character of the answer that is from there.")]]
+    end: NotRequired[Annotated[int, Field(description="The one behind the last.")]]
+
+
 class AnswerView(RunView):
     """A run that has ended, and what it answered."""
 
     answer: str
+    sources: Annotated[list[SourceView], Field(description="What it is from, where the model's server says so.")]
 
 
 class QueryView(TypedDict):
     model: str
     answer: str
+    sources: NotRequired[Annotated[list[SourceView], Field(description="What the answer is from.")]]
 
 
 class SessionView(TypedDict):
@@ -159,6 +191,7 @@ class SessionView(TypedDict):
     updated_at: Timestamp
     template: Annotated[str | None, Field(description="The prompt template of chats that name none.")]
     variables: Annotated[dict[str, object], Field(description="What that template is filled in with.")]
+    collection: Annotated[str | None, Field(description="The documents that its answers are taken from.")]
 
 
 class SummaryView(TypedDict):
@@ -224,6 +257,7 @@ class MessageView(TypedDict):
     run_id: Annotated[str | None, Field(description="The run that made an answer.")]
     created_at: Timestamp
     tool_calls: Annotated[list[CallView], Field(description="The tools that an answer has called, in order.")]
+    sources: Annotated[list[SourceView], Field(description="What an answer is from, in order.")]
 
 
 class MessagesView(TypedDict):
@@ -330,6 +364,7 @@ def session_view(session: Session) -> SessionView:
         "updated_at": timestamp(session.updated_at),
         "template": session.template,
         "variables": dict(session.variables),
+        "collection": session.collection,
     }
 
 
@@ -363,4 +398,9 @@ def message_view(message: Message) -> MessageView:
             for step in message.steps
             for call in step.calls
         ],
+        "sources": [source_view(source) for source in message.sources],
     }
+
+
+def source_view(source: Source) -> SourceView:
+    return cast(SourceView, payload_of(source))

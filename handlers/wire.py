@@ -1,8 +1,9 @@
 """The way of a stream's bytes to its client: past all middlewares, which look at heads only."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +17,16 @@ Rest: TypeAlias = Callable[[Receive], Awaitable[None]]
 """What is left of a response when its head is sent."""
 
 
+class Way(Protocol):
+    """How a stream's body goes out: :class:`Wire`, or what stands before it."""
+
+    def write(self, body: bytes) -> Awaitable[None] | None:
+        """Send a piece of the body without waiting; if that cannot be, what is to be awaited before the next."""
+        ...
+
+    async def end(self) -> None: ...
+
+
 class Wire:
     """One request's connection, as the server gave it to the outermost application.
 
@@ -23,13 +34,22 @@ class Wire:
     inside of them would keep twenty suspended coroutines, 10 KiB, that have nothing more to do.
     """
 
-    __slots__ = ("_cycle", "_send", "rest")
+    __slots__ = ("_cycle", "_on_end", "_send", "rest")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         cycle: Any = getattr(send, "__self__", None)
         self._cycle = cycle if all(hasattr(cycle, name) for name in _CYCLE) else None
         self.rest: Rest | None = None
+        self._on_end: list[Callable[[], None]] = []
+
+    def on_end(self, leave: Callable[[], None]) -> None:
+        """Call it when the request is over, however it ends."""
+        self._on_end.append(leave)
+
+    def over(self) -> None:
+        while self._on_end:
+            self._on_end.pop()()
 
     def write(self, body: bytes) -> Awaitable[None] | None:
         """Send a piece of the body without waiting; if that cannot be, what is to be awaited before the next."""
@@ -44,10 +64,21 @@ class Wire:
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection itself, under uvicorn.
 
-def lay_wire(scope: Scope, send: Send) -> None:
-    """For :func:`wire_of`, by the outermost application."""
-    scope[_WIRE] = Wire(send)
+        Raises:
+            AttributeError: the server is another one.
+        """
+        cycle: Any = self._send.__self__  # type: ignore[attr-defined]
+        return cast(asyncio.Transport, cycle.transport)
+
+
+def lay_wire(scope: Scope, send: Send) -> Wire:
+    """For :func:`wire_of`, by the outermost application, which says when the request is over."""
+    wire = scope[_WIRE] = Wire(send)
+    return wire
 
 
 def wire_of(scope: Scope) -> Wire:

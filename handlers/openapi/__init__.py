@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from handlers.context import service_of
+from handlers.context import Service, service_of
 
 
 async def document(request: Request) -> Response:
@@ -17,11 +17,11 @@ async def document(request: Request) -> Response:
     if not hasattr(state, "openapi"):
         service = service_of(request)
         # Some 40 ms, and in the loop every stream would stand still for them.
-        state.openapi = await asyncio.to_thread(_made, request.app.routes, service.name, service.version)
+        state.openapi = await asyncio.to_thread(_made, request.app.routes, service)
     return Response(state.openapi, media_type="application/json", headers={"Cache-Control": "no-cache"})
 
 
-def _made(routes: Iterable[BaseRoute], name: str, version: str) -> bytes:
+def _made(routes: Iterable[BaseRoute], service: Service) -> bytes:
     from handlers.openapi.document import describe  # with tables and samples that nothing else needs
 
-    return json.dumps(describe(routes, name, version)).encode()
+    return json.dumps(describe(routes, service.name, service.version, chaos=service.chaos)).encode()

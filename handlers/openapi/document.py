@@ -8,13 +8,19 @@ from starlette.routing import BaseRoute, Route
 
 from chat.events import name_of
 from handlers.bodies import Body
+from handlers.chaos import PARAMETER as CHAOS
+from handlers.doctor import DoctorEventView, DoctorReportView
 from handlers.errors import STATUS
+from handlers.identity import AdminRoute
+from handlers.limits import FREE
+from handlers.middleware import is_public
 from handlers.openapi.headers import headers, parameters
-from handlers.openapi.operation import Answer, Operation
+from handlers.openapi.operation import STORE, Answer, Operation
 from handlers.openapi.operations import OPERATIONS
 from handlers.openapi.problems import examples, responses_of, table
 from handlers.openapi.samples import EVENTS, EXAMPLES, STREAMS
 from handlers.openapi.schemas import Json, ref, schemas_of
+from handlers.origins import does_something
 from handlers.v1.views import ErrorView
 from handlers.views import FailureView, ProblemView, StartedView
 
@@ -56,18 +62,26 @@ _TAGS = {
     "Chat": "Say something, and see it answered.",
     "Runs": "One durable generation of an answer: look at it, follow it, stop it, answer once more.",
     "Sessions": "Conversations and their messages.",
+    "Documents": "What answers are taken from.",
     "Tools": "What the model may call, and what came of it.",
     "OpenAI": "The same for clients of OpenAI's API, as they are: point their base URL at `/v1`.",
     "AG-UI": "The same for AG-UI's clients.",
+    "ChatKit": "The same for ChatKit's widget.",
+    "Users": "All that is one user's.",
     "Service": "The service itself.",
 }
 
+_BEARER = """\
+With `AUTH=keys` a key of a server in front, which may name the user that it speaks for, in `X-User-Id` or `user_id`;
+with `AUTH=jwt` a token whose `sub` is the user. With `AUTH=none` nobody is asked.\
+"""
+
 # What streams carry and no operation names.
-_ON_STREAMS = (StartedView, FailureView, *[type(event) for event in EVENTS])
+_ON_STREAMS = (StartedView, FailureView, DoctorReportView, DoctorEventView, *[type(event) for event in EVENTS])
 
 
-def describe(routes: Iterable[BaseRoute], title: str, version: str) -> Json:
-    """The whole document.
+def describe(routes: Iterable[BaseRoute], title: str, version: str, *, chaos: bool = False) -> Json:
+    """The whole document. ``chaos``: streams break to order.
 
     Raises:
         KeyError: a route of which no operation says what it is for.
@@ -76,7 +90,7 @@ def describe(routes: Iterable[BaseRoute], title: str, version: str) -> Json:
     for route in routes:
         if isinstance(route, Route) and route.include_in_schema:
             for method in sorted((route.methods or set()) - {"HEAD"}):
-                described = _operation(route, OPERATIONS[f"{method} {route.path_format}"])
+                described = _operation(route, OPERATIONS[f"{method} {route.path_format}"], chaos=chaos)
                 paths.setdefault(route.path_format, {})[method.lower()] = described
     return {
         "openapi": "3.1.1",
@@ -88,6 +102,7 @@ def describe(routes: Iterable[BaseRoute], title: str, version: str) -> Json:
         },
         "servers": [{"url": "./", "description": "Where this description comes from."}],
         "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        "security": [{"bearer": []}, {}],
         "paths": paths,
         "components": _components(),
     }
@@ -104,10 +119,12 @@ def _components() -> Json:
     views = {answer.view for operation in operations for answer in operation.answers.values()} - {None, dict}
     bodies = {body for operation in operations for body in (operation.body, operation.or_body)} - {None}
     schemas = schemas_of([kind for kind in [*views, *bodies, *_ON_STREAMS, ProblemView, ErrorView] if kind is not None])
-    schemas["EventStream"] = {"type": "string", "description": "Server-Sent Events; see Streams, at the top."}
+    # Of no type: to some programs this is the whole text, to others each event, and OpenAPI 3.1 leaves it open.
+    schemas["EventStream"] = {"description": "Server-Sent Events; see Streams, at the top."}
     schemas[ProblemView.__name__]["properties"]["code"] |= {"enum": list(STATUS), "description": table()}
     return {
         "schemas": dict(sorted(schemas.items())),
+        "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}},
         "parameters": parameters(),
         "headers": headers(),
         "examples": {name: {"summary": summary, "value": frames} for name, (summary, frames) in STREAMS.items()}
@@ -115,15 +132,26 @@ def _components() -> Json:
     }
 
 
-def _operation(route: Route, operation: Operation) -> Json:
+def _operation(route: Route, operation: Operation, *, chaos: bool) -> Json:
+    breaks = chaos and any(answer.streams for answer in operation.answers.values())
     taken = _shared(route.param_convertors) + _query(operation.query) + _shared(operation.headers)
+    taken += _shared([CHAOS] if breaks else [])
+    refused: tuple[str, ...] = ("invalid_request",) if breaks else ()
+    refused += () if route.path in FREE and is_public(route.path) else ("rate_limited",)
+    refused += ("foreign_page",) if any(does_something(method, route.path) for method in route.methods or ()) else ()
+    if not is_public(route.path):
+        refused += ("unauthorized", "issuer_unavailable", *STORE)
+        refused += ("forbidden",) if isinstance(route, AdminRoute) else ()
+        refused += ("user_mismatch",) if _names_a_user(operation) else ()
     answers = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     described: Json = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": route.name,
-        "responses": answers | responses_of(operation.raises, openai=operation.openai),
+        "responses": answers | responses_of((*operation.raises, *refused), openai=operation.openai),
     }
+    if is_public(route.path):
+        described["security"] = []
     if operation.description:
         described["description"] = operation.description
     if taken:
@@ -131,6 +159,11 @@ def _operation(route: Route, operation: Operation) -> Json:
     if operation.body is not None:
         described["requestBody"] = _body(*filter(None, (operation.body, operation.or_body)))
     return described
+
+
+def _names_a_user(operation: Operation) -> bool:
+    kinds = filter(None, (operation.query, operation.body, operation.or_body))
+    return any(not {"user_id", "user"}.isdisjoint(kind.model_fields) for kind in kinds)
 
 
 def _shared(names: Iterable[str]) -> list[Json]:
@@ -174,7 +207,7 @@ def _answer(answer: Answer) -> Json:
             "examples": {name: ref("examples", name) for name in answer.streams},
         }
     if answer.text:
-        content["text/plain"] = {"schema": {"type": "string"}, "example": answer.text}
+        content[answer.media] = {"schema": {"type": "string"}, "example": answer.text}
     if answer.view is dict:
         content["application/json"] = {"schema": {"type": "object"}}
     elif answer.view is not None:

@@ -16,9 +16,13 @@ START = (
     "not_found",
     "invalid_cursor",
     "cursor_mismatch",
+    "too_many_runs",
+    "budget_spent",
+    "service_full",
     *STORE,
 )
-FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STORE)
+STREAM = ("too_many_streams", "service_full")
+FOLLOW = ("invalid_cursor", "not_found", "cursor_ahead", "cursor_expired", *STREAM, *STORE)
 OVER = ("answer_too_long", "too_many_steps", "too_many_tokens", "run_timeout")
 MODEL = (*(code for code in STATUS if code.startswith("upstream_")), *OVER)
 """A stream says these in its ``run.failed``; only an answer that is waited for becomes a status."""
@@ -30,12 +34,13 @@ RUN = ("X-Session-Id", "X-User-Id", "X-Run-Id", "Location", "Idempotency-Replaye
 class Answer:
     """A response that is no error. ``streams`` are names of example streams, ``headers`` of response headers.
 
-    ``text`` is an example of a body that is neither JSON nor a stream.
+    ``text`` is an example of a body that is neither JSON nor a stream, but of the type ``media``.
     """
 
     description: str
     view: type | None = None
     text: str = ""
+    media: str = "text/plain"
     streams: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 

@@ -19,10 +19,27 @@ from handlers.bodies import (
     SessionChanges,
     UsageParameters,
 )
+from handlers.doctor import DoctorQuery
 from handlers.listings import RecordsView, SearchView, TemplatesView
 from handlers.openapi.ag_ui import AG_UI
-from handlers.openapi.operation import ACCEPTED, ASKING, BODY, FOLLOW, MODEL, RUN, SEEN, START, STORE, Answer, Operation
+from handlers.openapi.chatkit import CHATKIT
+from handlers.openapi.documents import DOCUMENTS
+from handlers.openapi.operation import (
+    ACCEPTED,
+    ASKING,
+    BODY,
+    FOLLOW,
+    MODEL,
+    RUN,
+    SEEN,
+    START,
+    STORE,
+    STREAM,
+    Answer,
+    Operation,
+)
 from handlers.openapi.ui import UI
+from handlers.openapi.users import USERS
 from handlers.openapi.v1 import V1
 from handlers.ui.bodies import UIChatBody
 from handlers.views import (
@@ -37,6 +54,7 @@ from handlers.views import (
     SessionsView,
     SessionView,
     SessionWithRunView,
+    TicketView,
     UsageSumsView,
 )
 
@@ -57,9 +75,24 @@ _FOLLOWED = Answer(
     streams=("text", "events", "failed", "later"),
     headers=RUN,
 )
+_MADE_UP = ("Preference-Applied", "Retry-After")
 _ANSWERS = {200: _STREAMED, 202: ACCEPTED, 204: SEEN}
 
 _ASK = (*START, *FOLLOW, "run_in_progress", *MODEL)
+
+_DOCTOR = Operation(
+    tag="Service",
+    summary="Try the way from here to the client",
+    description="Numbered, timed events, for `python server.py doctor`: no model is asked and nothing is stored. The "
+    "response's headers are made up. `Last-Event-ID` continues behind one of them.",
+    query=DoctorQuery,
+    headers=("Last-Event-ID",),
+    answers={
+        200: Answer(description="A report, the events, the end.", streams=("doctor",), headers=(*RUN, *_MADE_UP)),
+        204: Answer(description="The cursor is the stream's end. EventSource stops."),
+    },
+    raises=("invalid_request", "invalid_cursor", *STREAM),
+)
 
 _SERVICE = {
     "GET /": Operation(
@@ -111,6 +144,13 @@ _SERVICE = {
         description="Those that a request may name, the default first.",
         answers={200: Answer(description="All of them.", view=ModelsView)},
     ),
+    "GET /doctor/stream": _DOCTOR,
+    "POST /doctor/stream": replace(
+        _DOCTOR,
+        summary="The same by POST",
+        description="A body, of whatever kind, is counted and thrown away.",
+        raises=(*_DOCTOR.raises, "body_too_large"),
+    ),
     "GET /openapi.json": Operation(
         tag="Service",
         summary="This description",
@@ -128,7 +168,7 @@ _CHAT = {
         body=ChatBody,
         headers=ASKING,
         answers=_ANSWERS,
-        raises=(*BODY, "template_unknown", *_ASK),
+        raises=(*BODY, "template_unknown", "collection_unknown", *_ASK),
     ),
     "GET /chat": Operation(
         tag="Chat",
@@ -139,7 +179,7 @@ _CHAT = {
         query=ChatQuery,
         headers=ASKING,
         answers=_ANSWERS,
-        raises=("invalid_request", "template_unknown", *_ASK),
+        raises=("invalid_request", "template_unknown", "collection_unknown", *_ASK),
     ),
     "POST /api/chat": Operation(
         tag="Chat",
@@ -165,7 +205,7 @@ _CHAT = {
             200: Answer(description="The whole answer.", view=QueryView, headers=RUN),
             202: ACCEPTED,
         },
-        raises=(*BODY, "run_stopped", *START, *MODEL),
+        raises=(*BODY, "run_stopped", *START, *STREAM, *MODEL),
     ),
     "POST /query/stream": Operation(
         tag="Chat",
@@ -198,6 +238,14 @@ _RUNS = {
         headers=("Last-Event-ID",),
         answers={200: _FOLLOWED, 204: SEEN},
         raises=("invalid_request", "cursor_mismatch", *FOLLOW),
+    ),
+    "POST /runs/{run_id}/ticket": Operation(
+        tag="Runs",
+        summary="Make a ticket to follow a run",
+        description="For EventSource, which cannot send an `Authorization` header. It is for this run alone, and for "
+        "nothing but to follow it. `Prefer: respond-async` gives an `events_url` that has one in it.",
+        answers={201: Answer(description="The ticket.", view=TicketView)},
+        raises=("not_found", *STORE),
     ),
     "POST /runs/{run_id}/cancel": Operation(
         tag="Runs",
@@ -256,7 +304,7 @@ _SESSIONS = {
         description="Not needed before the first message: `POST /chat` creates the session that it names.",
         body=SessionBody,
         answers={201: _CREATED},
-        raises=(*BODY, "template_unknown", "session_exists", *STORE),
+        raises=(*BODY, "template_unknown", "collection_unknown", "session_exists", *STORE),
     ),
     "POST /sessions/create": Operation(
         tag="Sessions",
@@ -264,7 +312,7 @@ _SESSIONS = {
         description="The same as `POST /sessions`.",
         body=SessionBody,
         answers={201: _CREATED},
-        raises=(*BODY, "template_unknown", "session_exists", *STORE),
+        raises=(*BODY, "template_unknown", "collection_unknown", "session_exists", *STORE),
     ),
     "GET /sessions/{session_id}": Operation(
         tag="Sessions",
@@ -276,11 +324,11 @@ _SESSIONS = {
     ),
     "PATCH /sessions/{session_id}": Operation(
         tag="Sessions",
-        summary="Change a session's title, metadata or template",
+        summary="Change a session's title, metadata, template or collection",
         description="A template comes with its variables: those of before do not stay.",
         body=SessionChanges,
         answers={200: Answer(description="The session as it is now.", view=SessionView)},
-        raises=(*BODY, "template_unknown", "not_found", *STORE),
+        raises=(*BODY, "template_unknown", "collection_unknown", "not_found", *STORE),
     ),
     "DELETE /sessions/{session_id}": Operation(
         tag="Sessions",
@@ -327,5 +375,7 @@ _FINDING = {
     ),
 }
 
-OPERATIONS: Mapping[str, Operation] = _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | UI | V1 | AG_UI
+OPERATIONS: Mapping[str, Operation] = (
+    _SERVICE | _CHAT | _RUNS | _SESSIONS | _RECORDS | _FINDING | DOCUMENTS | USERS | UI | V1 | AG_UI | CHATKIT
+)
 """By method and path, as the URL table has them."""

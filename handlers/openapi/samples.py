@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from chat.documents import Document
 from chat.events import (
     Event,
     ModelSelected,
@@ -12,6 +13,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     TextDelta,
     ToolApproval,
     ToolCalled,
@@ -31,20 +33,43 @@ from chat.sessions import Message, Session, Summary, Turn
 from chat.terms import NO_TERMS
 from chat.usage import UsageBy, UsageSum
 from handlers.ag_ui import RunAgentInput
-from handlers.bodies import ApprovalBody, ChatBody, MessagesBody, QueryBody, RetryBody, SessionBody, SessionChanges
+from handlers.bodies import (
+    ApprovalBody,
+    ChatBody,
+    DocumentBody,
+    MessagesBody,
+    QueryBody,
+    RetryBody,
+    SessionBody,
+    SessionChanges,
+)
+from handlers.chatkit.bodies import ChatKitBody
+from handlers.doctor import SENT, DoctorEventView, DoctorReportView
 from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.ag_ui import AgUiEvents
+from handlers.formats.chatkit import ChatKitEvents
 from handlers.formats.completions import CompletionChunks
-from handlers.formats.frames import notice, retry
+from handlers.formats.frames import json_frame, notice, retry
 from handlers.formats.response_views import ResponseView
 from handlers.formats.responses import ResponseEvents
 from handlers.formats.ui_messages import UIMessages
-from handlers.listings import RecordsView, SearchView, TemplatesView, hit_view, record_view, template_view
+from handlers.listings import (
+    DocumentsView,
+    DocumentView,
+    RecordsView,
+    SearchView,
+    TemplatesView,
+    document_view,
+    hit_view,
+    record_view,
+    template_view,
+)
 from handlers.ui.bodies import UIChatBody, UIStopBody
 from handlers.v1.bodies import CompletionBody
 from handlers.v1.response_bodies import ResponseBody
 from handlers.v1.views import CompletionView, OpenAIModelsView, OpenAIModelView, completion_view
 from handlers.views import (
+    AnonymousView,
     AnswerView,
     HealthView,
     MessagesView,
@@ -56,11 +81,13 @@ from handlers.views import (
     SessionsView,
     SessionView,
     SessionWithRunView,
+    TicketView,
     UsageSumsView,
     message_view,
     model_view,
     run_view,
     session_view,
+    source_view,
     summary_view,
     usage_sum_view,
 )
@@ -68,6 +95,7 @@ from handlers.views import (
 _BEGAN, _ENDED = 1_795_255_200_000, 1_795_255_200_412
 _SAID = [TextDelta("Hello "), TextDelta("there!")]
 _TEXT = "".join([delta.text for delta in _SAID])
+_SOURCE = Source("source_1", "https://example.org/greetings", "Greetings", start=0, end=5)
 _COMPLETED = completed(_TEXT, "stop", Usage(input_tokens=9, output_tokens=3))
 _FAILURE = RunFailed("upstream_timeout", "The model did not answer in time.", retryable=True)
 
@@ -103,6 +131,9 @@ _SESSION = Session(
     updated_at=_ENDED,
     touched=1,
 )
+_DOCUMENT = Document(
+    "doc_01kanfzz8h7e2qv6r0t3m9xw5c", RUN.user_id, "handbook", "Handbook", "text/markdown", 36, 1, _BEGAN
+)
 _QUESTION = Message(RUN.message_id, RUN.session_id, None, "user", "Say hello", "completed", None, _BEGAN)
 _ANSWER = Message(RUN.answer_id, RUN.session_id, RUN.message_id, "assistant", _TEXT, "completed", RUN.id, _ENDED)
 _RECORD = Record(
@@ -128,6 +159,7 @@ EVENTS: tuple[Event, ...] = (
     ToolApproval("call_1"),
     ToolDecided("call_1", approved=True),
     ToolFinished("call_1", result='{"number": "rec_01kaj4z8c0a2c4e6g8h0j2k4m6"}'),
+    _SOURCE,
     Seam(2),
     ModelSelected("groq/llama-3.3-70b-versatile", "fallback", "upstream_unreachable"),
     _COMPLETED,
@@ -145,6 +177,8 @@ def _response() -> ResponseView:
     return told.response(_OVER)
 
 
+_TICKET = "WzE3OTU4NTYwMDAse31d.b64url-of-a-signature"
+
 EXAMPLES: Mapping[type, object] = {
     ChatBody: {"message": "Say hello", "session_id": "demo"},
     MessagesBody: {"messages": [{"role": "user", "content": "Say hello"}], "sessionId": "demo"},
@@ -158,6 +192,22 @@ EXAMPLES: Mapping[type, object] = {
     },
     UIStopBody: {"activeStreamId": RUN.id},
     CompletionBody: {"model": RUN.model, "messages": [{"role": "user", "content": "Say hello"}], "stream": True},
+    TicketView: {
+        "ticket": _TICKET,
+        "events_url": f"/runs/{RUN.id}/events?ticket={_TICKET}",
+        "expires_at": RUN.created_at + 600_000,
+    },
+    AnonymousView: {
+        "user_id": "anonymous-0c6d3f0e-5f0a-4b6e-9c1d-2f7a8b9c0d1e",
+        "token": f"anon_{_TICKET}",
+        "expires_at": RUN.created_at + 30 * 86_400_000,
+    },
+    DocumentBody: {
+        "text": "# Opening hours\n\nFrom nine to five.",
+        "title": "Handbook",
+        "collection": "handbook",
+        "media_type": "text/markdown",
+    },
     SessionBody: {"user_id": "alice", "title": "A greeting", "metadata": {"channel": "web"}},
     SessionChanges: {"title": "A warm greeting"},
     HealthView: {"status": "healthy", **_SERVICE},
@@ -178,10 +228,20 @@ EXAMPLES: Mapping[type, object] = {
         "runId": "run-1",
         "messages": [{"id": "1", "role": "user", "content": "Say hello"}],
     },
+    ChatKitBody: {
+        "type": "threads.create",
+        "params": {
+            "input": {
+                "content": [{"type": "input_text", "text": "Say hello"}],
+                "attachments": [],
+                "inference_options": {},
+            }
+        },
+    },
     ResponseBody: {"model": RUN.model, "input": "Say hello", "background": True, "stream": True},
     ResponseView: _response(),
     RunView: run_view(RUN),
-    AnswerView: {**run_view(_OVER), "answer": _TEXT},
+    AnswerView: {**run_view(_OVER), "answer": _TEXT, "sources": [source_view(_SOURCE)]},
     QueryView: {"model": RUN.model, "answer": _TEXT},
     SessionView: session_view(_SESSION),
     SessionWithRunView: {**session_view(_SESSION), "active_run": None, "summary": summary_view(_SUMMARY)},
@@ -198,6 +258,8 @@ EXAMPLES: Mapping[type, object] = {
         "next": None,
     },
     SearchView: {"results": [hit_view(_HIT)], "next": None},
+    DocumentView: document_view(_DOCUMENT),
+    DocumentsView: {"documents": [document_view(_DOCUMENT)], "next": None},
     TemplatesView: {"templates": [template_view(_TEMPLATE)]},
 }
 """By the type that describes them."""
@@ -212,7 +274,24 @@ def _stream(summary: str, encoder: Encoder, *events: Event, rest: bytes = b"") -
     return Stream(summary, (encoder.opening(RUN, 0) + encoder.encode(RUN.id, 1, events) + rest).decode())
 
 
+_OPTIONS = {"type": "stream_options", "stream_options": {"allow_cancel": False}}
 _TROUBLE = {"code": "store_unavailable", "message": "The conversation store is not available right now."}
+
+_REPORT: DoctorReportView = {
+    "service": _SERVICE["service"],
+    "version": _SERVICE["version"],
+    "http_version": "1.1",
+    "received": ["accept", "origin"],
+    "sent": SENT,
+    "body_bytes": 0,
+    "body_limit": 2_000_000,
+    "ping_seconds": 15,
+}
+_DOCTOR = (
+    json_frame("doctor", 0, "doctor.report", _REPORT)
+    + json_frame("doctor", 1, "doctor.event", DoctorEventView(number=1, after=0.2504))
+    + json_frame("doctor", 2, "doctor.end", DoctorEventView(number=2, after=0.2505))
+)
 
 STREAMS: Mapping[str, Stream] = {
     "text": _stream("format=text", FORMATS["text"], *_SAID, _COMPLETED),
@@ -221,7 +300,9 @@ STREAMS: Mapping[str, Stream] = {
     "parts": _stream("The AI SDK's UI messages", UIMessages(), *_SAID, _COMPLETED),
     "chunks": _stream("Chunks", CompletionChunks(usage=True), *_SAID, _COMPLETED),
     "ag-ui": _stream("AG-UI", AgUiEvents(RUN.session_id, "run-1"), *_SAID, _COMPLETED),
+    "chatkit": _stream("ChatKit", ChatKitEvents([_OPTIONS]), *_SAID, _COMPLETED),
     "response": _stream("Events of a response", ResponseEvents(NO_TERMS), *_SAID, _COMPLETED),
+    "doctor": Stream("A report, an event, the end", _DOCTOR.decode()),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
     "later": _stream(
         "Come back with the same cursor",
