@@ -9,16 +9,17 @@ import asyncio
 import logging
 import logging.config
 import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from types import FrameType
 
 import uvicorn
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -26,31 +27,47 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
-from chat.context import Budgets
-from chat.echo import EchoModel
-from chat.engine import Engine, Timing
+from chat.engine import Engine
 from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
-from chat.functions import load_tools
-from chat.memory import MemoryPolicy
 from chat.meter import NO_METER
-from chat.policy import CrashRecovery, Policy
 from chat.ports import ChatModel
-from chat.providers import ECHO, Target, placeholders
 from chat.routing import Router
-from chat.tools import Toolbox
-from chat.tracing import NO_TRACER, Tracer
-from chat.usage import Price, Prices
+from composition import (
+    budgets_of,
+    door_of,
+    guard_of,
+    http_of,
+    limits_of,
+    memory_of,
+    metrics_of,
+    model_of,
+    policy_of,
+    prices_of,
+    store_of,
+    timing_of,
+    tools_of,
+    tracer_of,
+    with_servers,
+)
 from handlers import EXCEPTION_HANDLERS, ROUTES
+from handlers.chaos import ChaosMiddleware
 from handlers.context import Service
-from handlers.logs import log_config
-from handlers.metrics import Metrics
-from handlers.middleware import BodyLimitMiddleware, RequestMiddleware
+from handlers.door import PLACE
+from handlers.headers import guarded
+from handlers.limits import LimitsMiddleware
+from handlers.logs import log_config, log_loop_errors
+from handlers.middleware import BodyLimitMiddleware, IdentityMiddleware, RequestMiddleware
+from handlers.origins import OriginMiddleware
 from handlers.pulse import Pulse
+from handlers.sealing import Seals
 from handlers.wire import lay_wire, rest_of
+from knowledge.reading import Reader
 from settings import Settings, load_settings
-from store.sqlite import SqliteStore
+from store.sql import SqlStore
 
 VERSION = "0.1.0"
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
@@ -72,56 +89,41 @@ COLLECT_EVERY = 10_000
 logger = logging.getLogger("parley")
 
 
-def model_of(settings: Settings) -> Router:
-    """The models that the settings name: a key or an endpoint makes the default a real one."""
-    offered, fallbacks = settings.offered, settings.fallbacks
-    if offered[0].provider == ECHO:
-        logger.info("Model: echo, the built-in one. Set OPENAI_API_KEY, GROK_API_KEY or BASE_URL for a real one.")
-    else:
-        logger.info("Model: %s at %s", offered[0].id, offered[0].base_url)
-    if any(target.provider != ECHO for target in (*offered, *fallbacks, *settings.memorisers)):
-        import chat.model  # noqa: F401  # the SDK takes a second and 30 MB that echo does not need, and no request
-
-    def connect(target: Target) -> ChatModel:
-        if target.provider == ECHO:
-            return EchoModel(settings.stream_delay)
-        from chat.model import OpenAIModel
-
-        return OpenAIModel(
-            name=target.provider,
-            base_url=target.base_url,
-            api_key=target.api_key,
-            connect_timeout=settings.connect_timeout,
-            silence_timeout=settings.request_timeout,
-            first_timeout=settings.first_token_timeout,
-            placeholders=placeholders(target.base_url),
-        )
-
-    return Router(offered, fallbacks, connect, others=settings.memorisers, budgets=budgets_of(settings))
-
-
 class _Application(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lay_wire(scope, send)
-        await super().__call__(scope, receive, send)
-        if (rest := rest_of(scope)) is not None:
-            await rest(receive)
+        wire = lay_wire(scope, send)
+        try:
+            await super().__call__(scope, receive, guarded(send))  # outside of all that may answer
+            if (rest := rest_of(scope)) is not None:
+                await rest(receive)
+        finally:
+            wire.over()
 
 
-def create_app(settings: Settings, *, model: ChatModel | None = None, alone: bool = False) -> Starlette:
-    """The application. Nothing is opened before its lifespan begins. ``alone``: it has the process to itself."""
-    tools, servers = with_servers(settings, tools_of(settings))
+def create_app(
+    settings: Settings, *, model: ChatModel | None = None, alone: bool = False, clock: Callable[[], float] = time.time
+) -> Starlette:
+    """The application. Nothing is opened before its lifespan begins. ``alone``: it has the process to itself.
+
+    ``clock``: of the limits, in seconds since 1970.
+    """
+    limits = limits_of(settings, clock)
+    tools, servers = with_servers(settings, tools_of(settings), version=VERSION)
     pulse = Pulse(settings.ping_seconds, settings.send_timeout)
     metrics = metrics_of(settings, pulse)
+    seals = Seals(settings.run_seconds)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, object]]:
         logging.config.dictConfig(log_config(settings.log_level))
+        asyncio.get_running_loop().set_exception_handler(log_loop_errors)
+        warn_of_chaos(settings)
+        warn_of_strangers(settings)
         router = app.state.router = model_of(settings) if model is None else Router.alone(model, budgets_of(settings))
-        router.connect()
-        store = SqliteStore(settings.database, lease=settings.lease_seconds)
+        connecting = router.connect()
+        store = store_of(settings)
         try:
-            async with tracer_of(settings) as tracer, _opened(store), servers():
+            async with tracer_of(settings, version=VERSION) as tracer, _opened(store), servers():
                 engine = app.state.engine = Engine(
                     store,
                     router,
@@ -136,8 +138,9 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
                 async with engine.running():
                     with _drained_on_signals(engine, pulse, settings.drain_seconds):
                         if alone:
-                            _spare_the_collector()
-                        yield
+                            connecting.add_done_callback(_spare_the_collector)
+                        with closing(door_of(settings)) as door:
+                            yield {PLACE: door}
         finally:
             await router.close()
 
@@ -148,8 +151,9 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
         lifespan=lifespan,
         middleware=[
             Middleware(
-                CORSMiddleware,  # never with credentials: there are no cookies, and "*" would then reflect any origin
+                CORSMiddleware,  # "*" with credentials would reflect any origin: the settings refuse it
                 allow_origins=origins,
+                allow_credentials=settings.allow_credentials,
                 allow_origin_regex=None if origins else LOCAL_ORIGINS,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=["*"],  # clients have headers of their own, such as X-Stainless-Lang
@@ -157,6 +161,8 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
                     "Idempotency-Replayed",
                     "Location",
                     "Preference-Applied",
+                    "RateLimit",
+                    "RateLimit-Policy",
                     "Retry-After",
                     "X-Request-Id",
                     "X-Run-Id",
@@ -166,100 +172,64 @@ def create_app(settings: Settings, *, model: ChatModel | None = None, alone: boo
             ),
             Middleware(GZipMiddleware, compresslevel=5),
             Middleware(RequestMiddleware),
+            Middleware(OriginMiddleware, allowed=_pages_of(origins)),
             Middleware(BodyLimitMiddleware, limit=settings.max_body_bytes),
+            Middleware(IdentityMiddleware, guard=guard_of(settings, seals), limits=limits),
+            Middleware(LimitsMiddleware, limits=limits),
+            Middleware(ChaosMiddleware, allowed=settings.chaos, longest=settings.send_timeout),
         ],
     )
+    app.state.limits = limits
+    app.state.seals = seals
     app.state.service = Service(
         name=settings.service_name,
         version=VERSION,
         message_limit=settings.max_message_chars,
+        body_limit=settings.max_body_bytes,
+        reader=Reader(),
+        document_limit=settings.max_document_bytes,
+        documents_each=settings.max_user_documents,
+        ping_seconds=settings.ping_seconds,
         pulse=pulse,
         metrics=metrics,
         templates=settings.templates,
         titles=settings.titles,
+        chaos=settings.chaos,
+        anonymous=settings.auth == "jwt" and settings.anonymous_users,
     )
     return app
 
 
-def tools_of(settings: Settings) -> Toolbox:
-    """The tools that the settings name, or the end of the process with one line that says what is wrong."""
-    try:
-        return load_tools(settings.tool_modules)
-    except ValueError as error:
-        sys.exit(f"Wrong setting: TOOLS: {error}")
+def _pages_of(origins: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an origin is one of those that CORS lets in."""
+    if not origins:
+        return lambda origin: re.fullmatch(LOCAL_ORIGINS, origin) is not None
+    return lambda origin: "*" in origins or origin in origins
 
 
-def with_servers(settings: Settings, tools: Toolbox) -> tuple[Toolbox, Callable[[], AbstractAsyncContextManager[None]]]:
-    """The tools and those of the MCP servers, and what keeps these connected."""
-    configs = settings.server_configs
-    if not configs:
-        return tools, nullcontext
-    from mcp_tools.servers import Servers  # here, because who has none needs no mcp
-
-    servers = Servers(configs, taken=[spec.name for spec in tools.specs], version=VERSION)
-    return tools.joined(servers), servers.running
+def warn_of_chaos(settings: Settings) -> None:
+    """A container listens on all addresses and may yet be reached from this machine only: so it is no wrong setting."""
+    if settings.chaos:
+        where = "" if settings.host in LOOPBACK else f" It listens on {settings.host}, which others may reach."
+        logger.warning("CHAOS is on: whoever reaches this service can end its process, with ?chaos=kill@1.%s", where)
 
 
-def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
-    """``prompt``: the system prompt where none is set."""
-    return Policy(
-        system_prompt=settings.system_prompt or prompt,
-        steps=settings.max_steps,
-        run_seconds=settings.run_seconds,
-        run_tokens=settings.max_run_tokens,
-        budgets=budgets_of(settings),
-        retries=settings.model_retries,
-        answer_limit=settings.max_answer_chars,
-        crash_recovery=CrashRecovery(settings.crash_recovery),
-    )
+def warn_of_strangers(settings: Settings) -> None:
+    """It may well be that only a trusted server reaches it; but nobody should find out later that others do, too."""
+    if settings.auth == "none" and settings.host not in LOOPBACK:
+        logger.warning(
+            "NOBODY IS ASKED WHO THEY ARE: AUTH is none, and this listens on %s. Whoever reaches it can read and "
+            "delete every conversation and spend on every model. Set AUTH=keys or AUTH=jwt: see docs/security.md.",
+            settings.host,
+        )
+    if settings.auth == "none" and "*" in settings.origins:
+        logger.warning(
+            "ANY PAGE MAY ASK: ALLOWED_ORIGINS is *, and AUTH is none. Whatever page is opened in a browser that can "
+            "reach this service may read its conversations. Name your pages' origins, or set AUTH: docs/security.md."
+        )
 
 
-def budgets_of(settings: Settings) -> Budgets:
-    return Budgets(settings.context_tokens, settings.context_table, tuple(target.id for target in settings.fallbacks))
-
-
-def memory_of(settings: Settings) -> MemoryPolicy:
-    return MemoryPolicy(settings.summaries, settings.titles, settings.summary_model, settings.title_model)
-
-
-def timing_of(settings: Settings) -> Timing:
-    return Timing(lease=settings.lease_seconds, retention=settings.event_retention)
-
-
-def prices_of(settings: Settings) -> Prices:
-    return {
-        model: Price(price.input, price.output, price.input if price.cached is None else price.cached)
-        for model, price in settings.price_table.items()
-    }
-
-
-def metrics_of(settings: Settings, pulse: Pulse) -> Metrics | None:
-    """With several workers a scrape meets any one of them, which says then which it is."""
-    if not settings.metrics:
-        return None
-    return Metrics(lambda: len(pulse), worker=str(os.getpid()) if settings.workers > 1 else None)
-
-
-def tracer_of(settings: Settings) -> AbstractAsyncContextManager[Tracer]:
-    """Tracing where it is asked for and installed. An address that a whole cluster is given stops no service."""
-    endpoint, headers = settings.traces_endpoint, settings.otel_exporter_otlp_headers
-    if endpoint is None:
-        return nullcontext(NO_TRACER)
-    try:
-        from handlers.tracing import exported  # here, because who traces nothing needs no OpenTelemetry
-    except ModuleNotFoundError as error:
-        logger.warning("No traces: %s is missing. Install it: ./scripts/install.sh requirements-otel.txt", error.name)
-        return nullcontext(NO_TRACER)
-    return exported(
-        endpoint,
-        headers.get_secret_value() if headers else "",
-        service=settings.service_name,
-        version=VERSION,
-        targets=[*settings.memorisers, *settings.fallbacks, *settings.offered],
-    )
-
-
-def _spare_the_collector() -> None:
+def _spare_the_collector(_: object) -> None:
     """Keep what the start has made out of the garbage collector's sight.
 
     It stays as long as the process, and to walk through it takes 100 ms, in which no token is sent.
@@ -270,7 +240,7 @@ def _spare_the_collector() -> None:
 
 
 @asynccontextmanager
-async def _opened(store: SqliteStore) -> AsyncIterator[None]:
+async def _opened(store: SqlStore) -> AsyncIterator[None]:
     """Open the store, or serve without it, not ready, until it can be opened."""
     opening = asyncio.create_task(_open(store))
     await asyncio.wait({opening}, timeout=OPEN_WAIT)
@@ -282,7 +252,7 @@ async def _opened(store: SqliteStore) -> AsyncIterator[None]:
         await store.close()
 
 
-async def _open(store: SqliteStore) -> None:
+async def _open(store: SqlStore) -> None:
     while True:
         try:
             await store.open()
@@ -343,23 +313,33 @@ def _drained_on_signals(engine: Engine, pulse: Pulse, seconds: float) -> Iterato
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; or be one of the other commands, of which the service needs nothing."""
     gc.enable()
+    if sys.argv[1:2] == ["doctor"]:
+        from doctor.command import main as doctor
+
+        sys.exit(doctor(sys.argv[2:]))
+    if sys.argv[1:2] in (["export"], ["import"]):
+        from store.transfer_command import main as transfer
+
+        sys.exit(transfer(sys.argv[1:], lambda arguments: load_settings(arguments).place, VERSION))
+    if sys.argv[1:2] == ["keys"]:
+        from store.keys_command import main as keys
+
+        sys.exit(keys(sys.argv[2:], lambda arguments: load_settings(arguments).place))
     settings = load_settings(sys.argv[1:])
-    # Workers are processes of their own and read the environment.
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        if value is not None:
-            os.environ[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    os.environ.update(settings.written)  # workers are processes of their own and read the environment
     config = uvicorn.Config(
         "server:app",
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        http=http_of(),
         log_config=log_config(settings.log_level),
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=CLOSE_SECONDS,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
     )
     listener = config.bind_socket()
     # Accepted sockets inherit both. Without them a reader that stalls holds memory, and its socket, for ever.
