@@ -4,9 +4,7 @@ Each round measures every server once, one after the other; the figures are medi
 medians of the ratios within a round, because the machine may be slower in one round than in another.
 """
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +13,10 @@ from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from benchmarks.load import GRACE
-from benchmarks.peers import HANDWRITTEN, LITELLM_PROXY, NOT_TAKEN, PARLEY, PASSTHROUGH, PEERS, Peer
-from benchmarks.processes import ROOT, Server, upstream
+from benchmarks.peers import HANDWRITTEN, LITELLM_PROXY, NOT_TAKEN, PARLEY, PARLEY_ON_POSTGRES, PASSTHROUGH, PEERS, Peer
+from benchmarks.processes import Reading, Server, upstream
 from benchmarks.report import Report, verdict
 
 ROUNDS = 3
@@ -43,9 +40,10 @@ KEEPS_UP = 0.98
 """The part of the offered tokens below which a server is overloaded: what is late then only grows later."""
 
 RATIOS = (
-    (PASSTHROUGH, 1.5, "at most 1.5 times the pass-through's CPU per token"),
-    (HANDWRITTEN, 1 / 4, "at most a quarter of the hand-written endpoint's CPU per token"),
-    (LITELLM_PROXY, 1 / 10, "at most a tenth of LiteLLM's CPU per token"),
+    (PARLEY, PASSTHROUGH, 1.5, "at most 1.5 times the pass-through's CPU per token"),
+    (PARLEY, HANDWRITTEN, 1 / 4, "at most a quarter of the hand-written endpoint's CPU per token"),
+    (PARLEY, LITELLM_PROXY, 1 / 10, "at most a tenth of LiteLLM's CPU per token"),
+    (PARLEY_ON_POSTGRES, PARLEY, 1.3, "on PostgreSQL at most 1.3 times SQLite's CPU per token"),
 )
 
 LIMITS = (
@@ -154,17 +152,21 @@ def _started(peer: Peer) -> Iterator[Server]:
 
 def _request(peer: Peer, server: Server) -> float:
     """CPU seconds of a request with an answer of one token."""
-    with _Reading(peer, server, SHORT, f"--requests={REQUESTS}") as warm:
+    with _reading(peer, server, SHORT, f"--requests={REQUESTS}") as warm:
         warm.event("done")  # what is imported or connected on demand is
     before = server.cpu()
-    with _Reading(peer, server, SHORT, f"--requests={REQUESTS}") as reading:
+    with _reading(peer, server, SHORT, f"--requests={REQUESTS}") as reading:
         requests = int(reading.event("done")["requests"])
     return (server.cpu() - before) / requests
 
 
+def _reading(peer: Peer, server: Server, message: str, *options: str) -> Reading:
+    return Reading(server.url + peer.path, "--body", peer.body(message), *options)
+
+
 def _steady(peer: Peer, server: Server, load: Load, request: float) -> Sample:
     options = (f"--streams={load.streams}", f"--seconds={load.seconds}", f"--probes={PROBES}")
-    with _Reading(peer, server, ENDLESS, *options) as reading:
+    with _reading(peer, server, ENDLESS, *options) as reading:
         reading.event("open")
         before = server.cpu()
         done = reading.event("done")
@@ -185,44 +187,12 @@ def _steady(peer: Peer, server: Server, load: Load, request: float) -> Sample:
 def _drained(peer: Peer, server: Server, load: Load, request: float) -> float:
     """CPU seconds of a token."""
     before = server.cpu()
-    with _Reading(peer, server, f"Say {FINITE} tokens", f"--streams={load.streams}", "--drain") as reading:
+    with _reading(peer, server, f"Say {FINITE} tokens", f"--streams={load.streams}", "--drain") as reading:
         found = int(reading.event("done")["tokens"])
     if found < load.streams * FINITE:
         raise RuntimeError(f"of {load.streams * FINITE} tokens only {found} came")
     # Not divided by what was found: some servers say the whole answer again at its end.
     return (server.cpu() - before - load.streams * request) / (load.streams * FINITE)
-
-
-class _Reading:
-    """The load generator's process while inside."""
-
-    def __init__(self, peer: Peer, server: Server, message: str, *options: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.load", server.url + peer.path, "--body", peer.body(message)]
-        self._process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> "_Reading":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def event(self, name: str) -> dict[str, Any]:
-        """Wait for it.
-
-        Raises:
-            RuntimeError: the generator ended instead; its last words.
-        """
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            _, errors = self._process.communicate()
-            raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else "the load generator ended")
-        event: dict[str, Any] = json.loads(line)
-        assert event["event"] == name, event
-        return event
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
@@ -314,8 +284,8 @@ def _conditions(samples: Samples, left_out: Mapping[str, str]) -> Sequence[str]:
 
 def _verdicts(samples: Samples) -> Sequence[str]:
     notes = []
-    for other, limit, goal in RATIOS:
-        ratio = _ratio(samples, PARLEY, other)
+    for one, other, limit, goal in RATIOS:
+        ratio = _ratio(samples, one, other)
         if ratio is not None:
             notes.append(verdict(goal, ratio <= limit, f"{ratio:.2f}"))
     for name, limit, goal in LIMITS if PARLEY.name in samples else ():

@@ -1,6 +1,7 @@
 """Server processes under measurement: started, waited for, their CPU time and memory read from /proc, stopped."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,6 +102,36 @@ def _until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+class Reading:
+    """The load generator's process while inside, which reads from ``url``."""
+
+    def __init__(self, url: str, *options: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.load", url, *options]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for it.
+
+        Raises:
+            RuntimeError: the generator ended instead; its last words.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else "the load generator ended")
+        event: dict[str, Any] = json.loads(line)
+        assert event["event"] == name, event
+        return event
+
+
 @contextmanager
 def upstream(rate: float = 50, tokens: int = 300) -> Iterator[Server]:
     """The paced model of :mod:`benchmarks.upstream`."""
@@ -119,6 +151,7 @@ def parley(
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{folder / 'parley.db'}",
         "LOG_LEVEL": "WARNING",
+        **dict.fromkeys(("MAX_RUNS", "MAX_STREAMS", "MAX_REPLAYS", "MAX_FOLLOWERS"), "0"),
         **({"BASE_URL": base_url, "MODEL_NAME": "gpt-4o-mini"} if base_url else {"MODEL_NAME": "echo"}),
         **settings,
     }

@@ -1,15 +1,11 @@
 """What a second worker adds: CPU a token with one and with two, and how even the streams are spread."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from benchmarks.processes import ROOT, Server, parley, upstream
+from benchmarks.processes import Reading, Server, parley, upstream
 from benchmarks.report import Report, verdict
 
 TARGET = 1.8
@@ -73,21 +69,11 @@ def _carry(model: Server, workers: int, streams: int, seconds: float) -> Carried
     with (
         TemporaryDirectory() as folder,
         parley(Path(folder), base_url=f"{model.url}/v1", WORKERS=str(workers)) as server,
+        Reading(f"{server.url}/chat", f"--streams={streams}", f"--seconds={seconds}") as reading,
     ):
-        options = [f"--streams={streams}", f"--seconds={seconds}"]
-        command = [sys.executable, "-m", "benchmarks.load", f"{server.url}/chat", *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as load:
-            assert load.stdout is not None
-            _said(load.stdout.readline(), "open")
-            before = server.cpu_by_process()
-            done = _said(load.stdout.readline(), "done")
-            after = server.cpu_by_process()
+        reading.event("open")
+        before = server.cpu_by_process()
+        done = reading.event("done")
+        after = server.cpu_by_process()
     used = sorted((after[pid] - before.get(pid, 0.0) for pid in after), reverse=True)
     return Carried(done["tokens"], used[:workers], done["latency"])  # the others only watch them
-
-
-def _said(line: str, what: str) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(line or "{}")
-    if said.get("event") != what:
-        raise RuntimeError(f"the load has ended without {what}")
-    return said

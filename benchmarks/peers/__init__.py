@@ -3,13 +3,14 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
+from benchmarks import databases
 from benchmarks.load import KEY
 from benchmarks.processes import ROOT, Server, free_port, parley, server
 
@@ -88,6 +89,13 @@ def _start_parley(upstream: str, folder: Path) -> AbstractContextManager[Server]
     return parley(folder, base_url=f"{upstream}/v1")
 
 
+@contextmanager
+def _start_on_postgres(upstream: str, folder: Path) -> Iterator[Server]:
+    """On a new database of the local cluster. What PostgreSQL itself takes is not counted."""
+    with databases.database() as url, parley(folder, base_url=f"{upstream}/v1", DATABASE_URL=url) as running:
+        yield running
+
+
 def _start_passthrough(upstream: str, folder: Path) -> AbstractContextManager[Server]:
     return _run([sys.executable, "-m", "benchmarks.peers.passthrough"], free_port(), upstream, folder)
 
@@ -133,6 +141,9 @@ def _start_langgraph(upstream: str, folder: Path) -> AbstractContextManager[Serv
 
 
 PARLEY = Peer("parley", "Parley", "/chat", _chat, _start_parley)
+PARLEY_ON_POSTGRES = Peer(
+    "parley-postgres", "Parley on PostgreSQL", "/chat", _chat, _start_on_postgres, databases.missing
+)
 PASSTHROUGH = Peer("passthrough", "bare aiohttp pass-through", "/v1/chat/completions", _completion, _start_passthrough)
 HANDWRITTEN = Peer(
     "handwritten",
@@ -157,6 +168,7 @@ PEERS: Sequence[Peer] = (
     ),
     PASSTHROUGH,
     PARLEY,
+    PARLEY_ON_POSTGRES,
     HANDWRITTEN,
     Peer(
         "fastapi-sse",

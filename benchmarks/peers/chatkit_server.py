@@ -85,7 +85,7 @@ class Server(ChatKitServer[Context]):
         self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: Context
     ) -> AsyncIterator[ThreadStreamEvent]:
         items = await self.store.load_thread_items(thread.id, after=None, limit=20, order="asc", context=context)
-        agent_context = AgentContext(thread=thread, store=self.store, request_context=context)
+        agent_context: AgentContext[Context] = AgentContext(thread=thread, store=self.store, request_context=context)
         result = Runner.run_streamed(assistant, await simple_to_agent_input(items.data), context=agent_context)
         async for event in stream_agent_response(agent_context, result):
             yield event
