@@ -22,7 +22,7 @@ class State {
 }
 
 class Chat extends sdk.AbstractChat {
-  constructor({ name, api, last, body, outputs = {}, messages = [], ...init }) {
+  constructor({ name, api, query, last, body, outputs = {}, messages = [], ...init }) {
     const state = new State(() => print({ chat: name, messages: state.messages }))
     super({
       ...init,
@@ -30,6 +30,7 @@ class Chat extends sdk.AbstractChat {
       transport: new sdk.DefaultChatTransport({
         api,
         body,
+        ...(query && { fetch: (url, init) => fetch(`${url}?${query}`, init) }),
         ...(last && { prepareSendMessagesRequest: ({ id, messages, trigger, messageId, body }) =>
           ({ body: { ...body, id, trigger, messageId, message: messages.at(-1) } }) }),
       }),

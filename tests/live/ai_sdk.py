@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tests.live.conftest import Serve, unavailable
+from tests.live.conftest import Serve
 from tests.live.service import PATIENCE, ROOT, Service
-from tests.upstream import Action, Reply, Upstream, done, finish, reply, sse
+from tests.programs import unavailable
+from tests.upstream import Reply, Upstream
 
-VERSIONS = ("ai6", "ai7")
+VERSIONS = ("6", "7")
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 NODE = ROOT / "node_modules/.bin/node"
@@ -79,7 +80,9 @@ class Browser:
         self._number = 0
 
     async def chat(self, api: str, session_id: str, **options: object) -> Chat:
-        """Open a chat. ``last``: it sends its last message alone; ``outputs``: what its own tools answer at once."""
+        """Open a chat. ``last``: it sends its last message alone; ``outputs``: what its own tools answer at once;
+        ``query``: what all of its URLs end with.
+        """
         name = str(len(self._chats))
         self._chats[name] = Chat(self, name)
         await self.do("open", name, api=f"{api}/api/chat", id=session_id, **options)
@@ -106,11 +109,11 @@ class Browser:
 
 @asynccontextmanager
 async def browsing(version: str) -> AsyncIterator[Browser]:
-    """A process with the SDK of this version, ``ai6`` or ``ai7``."""
-    if not NODE.exists() or not (ROOT / "node_modules" / version).exists():
-        unavailable(f"Node and the AI SDK are not installed from npm: npm ci ({version})")
+    """A process with the SDK of this version."""
+    if not NODE.exists() or not (ROOT / f"node_modules/ai{version}").exists():
+        unavailable(f"Node and the AI SDK are not installed from npm: npm ci (ai{version})")
     process = await asyncio.create_subprocess_exec(
-        NODE, SCRIPT, version, cwd=ROOT, limit=2**24,
+        NODE, SCRIPT, f"ai{version}", cwd=ROOT, limit=2**24,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     browser = Browser(process)
@@ -134,25 +137,6 @@ async def talking(version: str, serve: Serve, *replies: Reply, **settings: str) 
     async with Upstream(*replies) as upstream, browsing(version) as browser:
         service = await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted", MODEL_RETRIES="0", **settings)
         yield browser, service, upstream
-
-
-def calling(call_id: str, name: str, arguments: object, *before: Action) -> Reply:
-    def piece(**members: object) -> bytes:
-        return sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **members}]}}]})
-
-    written = json.dumps(arguments)
-    return reply(
-        *before,
-        piece(id=call_id, type="function", function={"name": name, "arguments": ""}),
-        piece(function={"arguments": written[:5]}),
-        piece(function={"arguments": written[5:]}),
-        finish("tool_calls"),
-        done(),
-    )
-
-
-def thought(text: str) -> bytes:
-    return sse({"choices": [{"index": 0, "delta": {"reasoning_content": text}}]})
 
 
 def said(*turns: str) -> list[Any]:

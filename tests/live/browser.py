@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
-from tests.live.conftest import unavailable
 from tests.live.service import PATIENCE
+from tests.programs import unavailable
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = [
@@ -39,6 +39,7 @@ class Watched:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.network_is_bad = False
+        self.console_is_loud = False
 
     def add(self, page: Page) -> None:
         page.on("console", self._said)
@@ -48,7 +49,8 @@ class Watched:
 
     def _said(self, message: ConsoleMessage) -> None:
         failed = message.text.startswith("Failed to load resource") or "net::ERR_" in message.text
-        if message.type in ("error", "warning") and not (failed and self.network_is_bad):
+        quiet = self.console_is_loud or (failed and self.network_is_bad)
+        if message.type in ("error", "warning") and not quiet:
             self.seen.append(f"{message.type}: {message.text}")
 
     def _requested(self, request: Request) -> None:

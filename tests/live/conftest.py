@@ -1,21 +1,15 @@
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
+from tests.live.browser import Watched
+from tests.live.cluster import Cluster, cluster
+from tests.live.hostile import Elsewhere
 from tests.live.service import Service
 
 Serve = Callable[..., Awaitable[Service]]
-
-
-def unavailable(what: str) -> NoReturn:
-    """CI has every program, so there a missing one is a failure; elsewhere it is a skip that says what to do."""
-    if os.environ.get("PARLEY_REQUIRE_SERVICES") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture
@@ -38,3 +32,25 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 async def service(serve: Serve) -> Service:
     """A service with the echo model and default settings."""
     return await serve()
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[Cluster]:
+    """A server that the test may crash, with a database that nobody else has."""
+    async with cluster() as made:
+        yield made
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Elsewhere]:
+    """An origin that nobody should ask."""
+    async with Elsewhere() as elsewhere:
+        yield elsewhere
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    """Whose pages have to behave."""
+    watched = Watched()
+    yield watched
+    assert watched.seen == []

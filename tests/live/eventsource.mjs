@@ -2,7 +2,10 @@
 // told as JSON lines. Ends when all of them have given up. Nothing closes a source but the server.
 import { EventSource } from "eventsource"
 
-const NAMES = ["message", "run.failed", "run.cancelled", "run.interrupted", "stream.error"]
+const NAMES = [
+  "message", "run.started", "text.delta", "reasoning.delta", "tool.started", "tool.delta", "tool.called",
+  "tool.finished", "run.completed", "run.failed", "run.cancelled", "run.interrupted", "stream.error",
+]
 
 process.argv.slice(2).forEach((url, source) => {
   const print = (what) => console.log(JSON.stringify({ source, ...what }))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 
-from tests.live.conftest import Serve, unavailable
+from tests.live.conftest import Serve
 from tests.live.service import PATIENCE, ROOT, Service
-from tests.upstream import Reply, Upstream, chunk, done, finish, reply, sse
+from tests.programs import node_with
+from tests.upstream import Reply, Upstream, calling, chunk
 
 SCRIPT = Path(__file__).parent / "openai.mjs"
 
@@ -115,11 +115,7 @@ class NpmClient:
 
 @asynccontextmanager
 async def npm_client(service: Service) -> AsyncIterator[NpmClient]:
-    node = shutil.which("node")
-    if node is None:
-        unavailable("Node is not on PATH")
-    if not (ROOT / "node_modules/openai").exists():
-        unavailable("the npm package openai is not installed: npm ci")
+    node = node_with("openai")
     process = await asyncio.create_subprocess_exec(
         node, str(SCRIPT), f"{service.url}/v1", cwd=ROOT,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20,
@@ -135,24 +131,11 @@ def user(text: str) -> Any:
     return {"role": "user", "content": text}
 
 
-def calling(call_id: str, city: str) -> Reply:
+def looking(call_id: str, city: str) -> Reply:
     """The model looks at a city's sky."""
-
-    def piece(**members: object) -> bytes:
-        return sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **members}]}}]})
-
-    return reply(
-        chunk("I look. "),
-        piece(id=call_id, type="function", function={"name": "look", "arguments": ""}),
-        piece(function={"arguments": '{"city": '}),
-        piece(function={"arguments": f'"{city}"}}'}),
-        finish("tool_calls"),
-        done(),
-    )
+    return calling(call_id, "look", {"city": city}, chunk("I look. "))
 
 
 def calling_ours() -> Reply:
     """The model calls a tool of ``examples.town_hall``."""
-    function = {"name": "submit_feedback", "arguments": json.dumps({"feedback": "Lockers", "topic": "Ginza"})}
-    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-    return reply(sse({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}), finish("tool_calls"), done())
+    return calling("call_1", "submit_feedback", {"feedback": "Lockers", "topic": "Ginza"})

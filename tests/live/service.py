@@ -16,10 +16,19 @@ from typing import Self
 
 import httpx
 
+from tests.live.nursery import SERVER, Child, bear
+
 ROOT = Path(__file__).parents[2]
 
 PATIENCE = 20.0
 """Seconds after which what should happen is taken as not happening; generous, these tests share their machine."""
+
+PORTS = range(20_000, 32_000)
+"""Below those that outgoing connections are given. A client that knocks while its service is down could be given the
+service's own port, and connect to itself."""
+
+MOST_PROCESSES = 64
+"""Of pytest-xdist, which share the ports."""
 
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
 
@@ -92,9 +101,10 @@ class Service:
             "STREAM_DELAY": "0.02",
             **settings,
         }
-        self.command = [sys.executable, str(ROOT / "server.py")]
+        self.command: list[str] | None = None
+        """What starts it; None for ``python server.py``, which then costs less."""
         self.client = httpx.AsyncClient(base_url=self.url, timeout=PATIENCE)
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | Child | None = None
 
     @property
     def pid(self) -> int:
@@ -129,11 +139,15 @@ class Service:
     async def spawn(self) -> None:
         """Start the process, and do not wait for it."""
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment |= self.settings
+        if self.command is None and "WORKERS" not in self.settings and hasattr(os, "pidfd_open"):
+            self.process = bear(environment, self.folder, self.log)
+            return
+        command = self.command or [sys.executable, str(SERVER)]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, env=environment | self.settings, cwd=self.folder,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                *command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
 
     async def kill(self) -> None:
         """SIGKILL, to the workers as well."""
@@ -214,11 +228,9 @@ class Service:
 
 
 def free_port() -> int:
-    """A port below those that outgoing connections are given.
-
-    A client that knocks while its service is down could be given the service's own port, and connect to itself.
-    """
+    """A port for a service, which it keeps while it is down: so each of the processes that test has its own to draw."""
+    ours = PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) :: MOST_PROCESSES]
     while True:
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            probe.bind(("127.0.0.1", random.choice(ours)))
             return int(probe.getsockname()[1])

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from chat.generation import DENIED
-from tests.live.ai_sdk import LOOK, VERSIONS, calling, said, talking, thought, tree
+from tests.live.ai_sdk import LOOK, VERSIONS, said, talking, tree
 from tests.live.conftest import Serve
-from tests.upstream import chunk, completion, refusal, reply, sse
+from tests.upstream import calling, chunk, completion, refusal, reply, sse, thought
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
+@pytest.mark.client("AI SDK {version}", "send")
 @pytest.mark.parametrize("last", [False, True], ids=["whole", "last message"])
 async def test_conversation_edit_and_another_answer(version: str, serve: Serve, last: bool) -> None:
     replies = completion("One ", "is."), completion("Two."), completion("Again."), completion("Edited.")
@@ -63,6 +64,7 @@ async def test_stored_conversation_is_taken_up_in_a_new_page(version: str, serve
         assert (await tree(service, "one"))[-2:] == [("Changed", None), ("Four.", "Changed")]
 
 
+@pytest.mark.client("AI SDK {version}", "tools")
 async def test_reasoning_and_the_services_own_tools_are_shown(version: str, serve: Serve) -> None:
     feedback = {"feedback": "Lockers", "topic": "Ginza"}
     replies = calling("call_1", "submit_feedback", feedback, thought("He "), thought("wants."), chunk("I note. "))
@@ -85,6 +87,7 @@ async def test_reasoning_and_the_services_own_tools_are_shown(version: str, serv
         ]  # fmt: skip
 
 
+@pytest.mark.client("AI SDK {version}", "tools")
 @pytest.mark.parametrize("last", [False, True], ids=["whole", "last message"])
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
 async def test_client_runs_its_own_tools(version: str, serve: Serve, last: bool, at_once: bool) -> None:
@@ -208,6 +211,7 @@ async def test_page_that_saw_less_than_was_stored_adds_no_branch(version: str, s
         assert (await upstream.request(1)).body["messages"] == said("Hi", "All of it.", "Go on")
 
 
+@pytest.mark.client("AI SDK {version}", "errors")
 async def test_failures_before_and_within_the_stream(version: str, serve: Serve) -> None:
     broken = reply(chunk("Half "), sse({"error": {"message": "secret", "code": 500}}))
     async with talking(version, serve, refusal(401), broken, completion("Whole.")) as (browser, service, upstream):

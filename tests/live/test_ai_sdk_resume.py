@@ -5,14 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.ai_sdk import LOOK, VERSIONS, Chat, calling, said, talking, thought, tree
+from tests.live.ai_sdk import LOOK, VERSIONS, Chat, said, talking, tree
 from tests.live.conftest import Serve
 from tests.live.wire import Proxy
-from tests.upstream import Action, Reply, chunk, completion, done, finish, reply
+from tests.upstream import Action, Reply, calling, chunk, completion, done, finish, reply, thought
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
+@pytest.mark.client("AI SDK {version}", "send", "stream", "resume", "stop")
 async def test_stop_and_resume_together(version: str, serve: Serve) -> None:
     gate = asyncio.Event()
     replies = reply(chunk("Half "), gate), completion("Next.")
@@ -46,10 +47,11 @@ async def test_stop_and_resume_together(version: str, serve: Serve) -> None:
         assert len(await tree(service, "one")) == 4
 
 
-def shows(chat: Chat, text: str, *, or_cut: bool = False) -> Callable[[], bool]:
-    return lambda: chat.text == text or (or_cut and bool(chat.finished))
+def shows(chat: Chat, text: str, *, or_cut: bool = False, since: int = -1) -> Callable[[], bool]:
+    return lambda: (chat.text == text and chat.changes > since) or (or_cut and bool(chat.finished))
 
 
+@pytest.mark.client("AI SDK {version}", "resume")
 async def test_answer_that_is_cut_anywhere_is_rebuilt_exactly(version: str, serve: Serve) -> None:
     def replies(gate: asyncio.Event) -> list[Reply]:
         note = {"feedback": "☃", "topic": "x"}
@@ -72,8 +74,10 @@ async def test_answer_that_is_cut_anywhere_is_rebuilt_exactly(version: str, serv
                     break
                 await sending
                 assert chat.status == "error"
+                resumed = shows(chat, shown, since=chat.changes)
                 resuming = asyncio.create_task(chat("resume"))
-                await chat.until(shows(chat, shown))
+                # Also where it was cut right before the gate: an answer that is complete already cannot be resumed.
+                await chat.until(resumed)
                 gate.set()
                 await resuming
             assert (chat.status, chat.error, len(chat.messages)) == ("ready", None, 2)
@@ -116,6 +120,7 @@ async def test_message_of_two_runs_is_resumed_whole(version: str, serve: Serve) 
         assert len(await tree(service, "one")) == 5
 
 
+@pytest.mark.client("AI SDK {version}", "resume")
 async def test_killed_service_only_interrupts(version: str, serve: Serve) -> None:
     gate = asyncio.Event()
     replies = reply(chunk("Half "), asyncio.Event()), reply(chunk("a "), gate, chunk("sentence."), finish(), done())

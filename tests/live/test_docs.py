@@ -11,6 +11,7 @@ from playwright.async_api import Page, expect
 
 from tests.described import Description
 from tests.live.browser import Watched, chromium
+from tests.live.chatkit import said
 from tests.live.conftest import Serve
 from tests.live.service import Service, free_port
 
@@ -50,6 +51,10 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
         await call("GET", path)
     assert (await call("GET", "/", headers={"Accept": "text/html"})).status_code == 303
 
+    for method in ("GET", "POST"):
+        await call(method, "/doctor/stream", params={"events": 2, "interval": 0})
+        after = {"Last-Event-ID": "doctor.3"}
+        assert (await call(method, "/doctor/stream", params={"events": 2}, headers=after)).status_code == 204
     await call("POST", "/sessions", json={"session_id": "one", "user_id": "ann", "metadata": {"a": [1, None]}})
     await call("POST", "/sessions/create", json=greeting)
     first = (await call("GET", "/sessions", params={"limit": 1})).json()
@@ -70,6 +75,12 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     await call("GET", "/chat", params={"message": "Hi", "format": "events"})
     assert (await call("GET", "/templates")).json()["templates"]
     assert (await call("GET", "/search", params={"q": "there"})).json()["results"]
+    handbook = {"text": "# Hi there\n\nFrom nine.", "title": "T", "collection": "c", "media_type": "text/markdown"}
+    document = (await call("POST", "/documents", json=handbook)).headers["location"]
+    assert (await call("GET", "/documents")).json()["documents"] == [(await call("GET", document)).json()]
+    await call.refused("document_empty", "POST", "/documents", json=handbook | {"text": ""})
+    assert (await call("DELETE", document)).status_code == 204
+    await call.refused("not_found", "DELETE", document)
     await call("POST", "/api/chat", json={"messages": [{"role": "user", "content": "Hi"}], "sessionId": "two"})
     parts = [{"type": "text", "text": "Hi"}]
     await call("POST", "/api/chat", json={"id": "three", "messages": [{"id": "u1", "role": "user", "parts": parts}]})
@@ -81,6 +92,10 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     agent = {"threadId": "agent", "runId": "mine", "messages": [{"id": "1", "role": "user", "content": "Hi"}]}
     await call("POST", "/ag-ui", json=agent)
     await call("GET", "/ag-ui", params={"runId": "mine"})
+    thread = {"type": "threads.create", "params": {"input": said("Hi")}}
+    created = await call("POST", "/chatkit", json=thread)
+    listing = {"type": "items.list", "params": {"thread_id": created.headers["x-session-id"]}}
+    assert len((await call("POST", "/chatkit", json=listing)).json()["data"]) == 2
     await call("GET", "/v1/models")
     await call("GET", "/v1/models/echo")
     completion = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -95,6 +110,7 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     await call("POST", f"/v1/responses/{response}/cancel")
 
     await call("GET", f"/runs/{run_id}")
+    await call("POST", f"/runs/{run_id}/ticket")
     await call("GET", f"/runs/{run_id}/events", params={"after": "1"})
     assert (await call("GET", f"/runs/{run_id}/events", headers=end)).status_code == 204
     await call("POST", f"/runs/{run_id}/cancel")
@@ -117,11 +133,39 @@ async def test_answers_of_every_operation_are_as_described(serve: Serve, tmp_pat
     assert (await call("GET", "/sessions/one/messages")).json()["messages"][-1]["tool_calls"]
     assert (await call("GET", "/sessions/one/events")).status_code == 204
     await call("GET", "/usage", params={"by": "user"})
+    assert '"First"' in (await call("GET", "/users/ann/export")).text
     await call("DELETE", "/sessions/one")
+    await call("DELETE", "/users/ann")
+    await call.refused("not_found", "GET", "/users/bob/export")
+    await call.refused("not_found", "DELETE", "/users/bob")
+
+    who = await asking_who(serve)
+    user = (await who("POST", "/users/anonymous")).json()
+    await who("GET", "/sessions", headers={"Authorization": f"Bearer {user['token']}"})
 
     document = call.description.document["paths"]
     described = {(method.upper(), path) for path, methods in document.items() for method in methods}
-    assert {(method, path) for method, path, status in call.description.seen if status < 400} == described
+    seen = call.description.seen | who.description.seen
+    assert {(method, path) for method, path, status in seen if status < 400} == described
+
+
+async def asking_who(serve: Serve) -> Caller:
+    """A service that wants to know who asks."""
+    return await caller(await serve(AUTH="jwt", JWT_SECRET="s" * 32, ANONYMOUS_USERS="true"))
+
+
+async def test_strangers_are_refused_as_described(serve: Serve) -> None:
+    call = await asking_who(serve)
+    known = {"Authorization": f"Bearer {(await call('POST', '/users/anonymous')).json()['token']}"}
+    operations = call.description.document["paths"].items()
+    for path, methods in operations:
+        for method, operation in methods.items():
+            if operation.get("security") != []:
+                response = await call(method.upper(), path.replace("{", "").replace("}", ""))
+                assert response.status_code == 401, (method, path)
+    await call.refused("forbidden", "GET", "/metrics", headers=known)
+    await call.refused("user_mismatch", "GET", "/sessions", params={"user_id": "bob"}, headers=known)
+    await call.refused("user_mismatch", "POST", "/chat", json={"message": "Hi", "user_id": "bob"}, headers=known)
 
 
 async def test_a_session_that_is_answering_is_as_described(serve: Serve) -> None:
@@ -144,11 +188,11 @@ async def test_refusals_are_as_described(serve: Serve) -> None:
     call = await caller(await serve(MAX_BODY_BYTES="1000"))
     run_id = (await call("POST", "/chat", json={"message": "Hi", "session_id": "one"})).headers["x-run-id"]
     said = {"json": {"message": "Ho", "session_id": "one"}}
-    for path in ("/chat", "/api/chat", "/query", "/query/stream", f"/runs/{run_id}/retry", "/sessions"):
+    for path in ("/chat", "/api/chat", "/chatkit", "/query", "/query/stream", f"/runs/{run_id}/retry", "/sessions"):
         await call.refused("invalid_json", "POST", path, content="{", headers={"Content-Type": "application/json"})
         await call.refused("unsupported_media_type", "POST", path, content="message=Hi")
         await call.refused("body_too_large", "POST", path, json={"message": "x" * 1000})
-    for path in ("/chat", "/api/chat", "/query", "/query/stream"):
+    for path in ("/chat", "/api/chat", "/chatkit", "/query", "/query/stream"):
         assert (await call.refused("invalid_request", "POST", path, json={})).json()["errors"]
     for path, body in (
         ("/chat", {"message": "Hi"}),
@@ -181,6 +225,11 @@ async def test_refusals_are_as_described(serve: Serve) -> None:
     await call("POST", "/chat", json={"message": "Hi"}, headers=key)
     await call.refused("idempotency_conflict", "POST", "/chat", json={"message": "Ho"}, headers=key)
 
+    for method in ("GET", "POST"):
+        await call.refused("invalid_request", method, "/doctor/stream", params={"silence": 301})
+        await call.refused("invalid_cursor", method, "/doctor/stream", headers={"Last-Event-ID": f"{run_id}.1"})
+    await call.refused("body_too_large", "POST", "/doctor/stream", content="x" * 1001)
+
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry")):
         await call.refused("not_found", method, f"/runs/nobody{path}")
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/messages"), ("GET", "/events")):
@@ -203,15 +252,13 @@ async def test_a_failing_model_is_as_described(serve: Serve) -> None:
 
 
 @pytest.fixture
-async def page(service: Service) -> AsyncIterator[Page]:
-    """The documentation, opened; at the end it has neither complained nor talked to anyone else."""
-    watched = Watched()
+async def page(service: Service, watched: Watched) -> AsyncIterator[Page]:
+    """The documentation, opened."""
     async with chromium() as browser:
         page = await browser.new_page()
         watched.add(page)
         await page.goto(f"{service.url}/docs")
         yield page
-    assert watched.seen == []
 
 
 async def execute(page: Page, operation: str) -> None:

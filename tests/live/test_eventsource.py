@@ -2,67 +2,29 @@
 
 import asyncio
 import json
-import shutil
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from tests.live.checks import check_run
-from tests.live.conftest import Serve, unavailable
-from tests.live.service import PATIENCE, ROOT, Service
+from tests.live.conftest import Serve
+from tests.live.eventsource import browse, text
+from tests.live.service import PATIENCE, Service
 from tests.live.wire import Proxy
+from tests.programs import node_with
+from tests.upstream import Upstream, calling, chunk, completion, reply, thought
 
-SCRIPT = Path(__file__).parent / "eventsource.mjs"
 MESSAGE = "Ten words that\nget lost here and are found there."
 WORDS = len(MESSAGE.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a page hears of one EventSource."""
-
-    source: int
-    name: str
-    data: str | None = None
-    id: str | None = None
-    code: int | None = None
-
-
 @pytest.fixture
 def node() -> str:
-    found = shutil.which("node")
-    if found is None:
-        unavailable("Node is not on PATH")
-    if not (ROOT / "node_modules/eventsource").exists():
-        unavailable("the npm package eventsource is not installed: npm ci")
-    return found
+    return node_with("eventsource")
 
 
-async def browse(node: str, *urls: str) -> list[list[Told]]:
-    """Open the URLs as EventSources; what each was told until all had given up."""
-    process = await asyncio.create_subprocess_exec(node, str(SCRIPT), *urls, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(PATIENCE * 3):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    told = [Told(**json.loads(line)) for line in output.splitlines()]
-    return [[one for one in told if one.source == source] for source in range(len(urls))]
-
-
-def text(told: list[Told]) -> str:
-    """What a page shows; it has to have heard every word once, and the end mark last."""
-    messages = [one for one in told if one.name == "message"]
-    assert messages[-1].data == "[DONE]"
-    assert [one.id for one in messages] == list(dict.fromkeys(one.id for one in messages))
-    return "".join(one.data or "" for one in messages[:-1])
-
-
+@pytest.mark.client("EventSource", "send", "resume")
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 async def test_an_answer_that_is_cut_anywhere_arrives_once_and_whole(serve: Serve, node: str, reset: bool) -> None:
     service = await serve(STREAM_DELAY="0.05")
@@ -96,6 +58,7 @@ async def test_a_204_ends_it_when_the_answer_is_whole(service: Service, node: st
     assert len(service.rows("SELECT id FROM runs")) == 1
 
 
+@pytest.mark.client("EventSource", "resume")
 async def test_a_killed_service_only_interrupts(serve: Serve, node: str) -> None:
     service = await serve(STREAM_DELAY="0.3")
     browsing = asyncio.create_task(browse(node, f"{service.url}/chat?message={quote(MESSAGE)}"))
@@ -111,6 +74,7 @@ async def test_a_killed_service_only_interrupts(serve: Serve, node: str) -> None
     await check_run(service, str(run_id))
 
 
+@pytest.mark.client("EventSource", "errors")
 async def test_a_failure_is_told_once_and_ends_it(serve: Serve, node: str) -> None:
     service = await serve(BASE_URL="http://127.0.0.1:1/v1", OPENAI_API_KEY="none", MODEL_RETRIES="0")
     [told] = await browse(node, f"{service.url}/chat?message=Hello")
@@ -122,3 +86,38 @@ async def test_a_failure_is_told_once_and_ends_it(serve: Serve, node: str) -> No
 async def test_what_cannot_be_answered_is_not_asked_again(service: Service, node: str) -> None:
     [told] = await browse(node, f"{service.url}/chat?message=")
     assert [(event.name, event.code) for event in told] == [("closed", 422)]
+
+
+@pytest.mark.client("EventSource", "stop")
+async def test_a_stop_from_elsewhere_is_told_once_and_ends_it(serve: Serve, node: str) -> None:
+    async with Upstream(reply(chunk("Half "), asyncio.Event())) as upstream:
+        service = await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted")
+        browsing = asyncio.create_task(browse(node, f"{service.url}/chat?message=Hello&session_id=one"))
+        await upstream.request(0)
+        async with asyncio.timeout(PATIENCE), service.stream("GET", "/sessions/one/events") as received:
+            run_id = ((await anext(received)).id or "").partition(".")[0]
+            while (await anext(received)).data is None:
+                pass
+        await service.client.post(f"/runs/{run_id}/cancel")
+        [told] = await browsing
+    assert [event.name for event in told] == ["open", "message", "run.cancelled", "lost", "closed"]
+    assert (told[1].data, told[-1].code) == ("Half ", 204)
+    await check_run(service, run_id)
+
+
+@pytest.mark.client("EventSource", "stream", "tools")
+async def test_reasoning_and_tools_are_seen_through_a_cut(serve: Serve, node: str) -> None:
+    feedback = {"feedback": "Lockers", "topic": "Ginza"}
+    replies = calling("call_1", "submit_feedback", feedback, thought("Hm. "), chunk("I note. ")), completion("Noted.")
+    async with Upstream(*replies) as upstream:
+        service = await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted", TOOLS="examples.town_hall")
+        async with Proxy(service, 4, 3) as proxy:
+            [told] = await browse(node, f"{proxy.url}/chat?message=Hello&format=events")
+            assert proxy.connections > 2
+    events = [one for one in told if one.name not in ("open", "lost", "closed", "run.started")]
+    run_id = (events[0].id or "").partition(".")[0]
+    _, *whole = await service.follow(run_id, format="events")
+    assert [(one.name, one.data, one.id) for one in events] == [(frame.event, frame.data, frame.id) for frame in whole]
+    assert {"reasoning.delta", "tool.called", "tool.finished", "run.completed"} <= {one.name for one in events}
+    assert told[-1].code == 204
+    assert len(service.rows("SELECT id FROM runs")) == 1

@@ -6,9 +6,11 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
+from tests.live.chatkit import Chat
 from tests.live.conftest import Serve
 from tests.live.service import PATIENCE, read_all, text_of
 from tests.upstream import Upstream, chunk, completion, reply
+from tests.widget import text_of as text_of_items
 
 AG_UI = "/ag-ui"
 UI = "/api/chat"
@@ -23,7 +25,7 @@ def data(text: str) -> list[Any]:
 async def test_conversation_goes_on_in_every_protocol_and_is_stopped_in_another(serve: Serve) -> None:
     gate = asyncio.Event()
     replies = (
-        *(completion(f"{word} ", "it is.") for word in ("One", "Two", "Three", "Four")),
+        *(completion(f"{word} ", "it is.") for word in ("One", "Two", "Three", "Four", "Five")),
         reply(chunk("Half "), gate),
     )
     async with Upstream(*replies) as upstream:
@@ -49,10 +51,13 @@ async def test_conversation_goes_on_in_every_protocol_and_is_stopped_in_another(
             parts = data((await client.post(UI, json=chat)).text)
             assert "".join([part["delta"] for part in parts if part["type"] == "text-delta"]) == "Four it is."
 
+            widget = await Chat(service).say("shared", "five")
+            assert widget.text == "Five it is."
+
             response = await openai.responses.create(
-                model="scripted", input="five", conversation="shared", background=True
+                model="scripted", input="six", conversation="shared", background=True
             )
-            await upstream.request(4)
+            await upstream.request(5)
             async with service.stream("GET", "/sessions/shared/events") as watched:
                 while (await anext(watched)).data is None:
                     pass
@@ -61,10 +66,14 @@ async def test_conversation_goes_on_in_every_protocol_and_is_stopped_in_another(
                 async with asyncio.timeout(PATIENCE):
                     assert [frame.event async for frame in watched][-1] == "run.cancelled"
 
-        asked = (await upstream.request(4)).body["messages"]
+        asked = (await upstream.request(5)).body["messages"]
         assert [turn["content"] for turn in asked] == [
-            "one", "One it is.", "two", "Two it is.", "three", "Three it is.", "four", "Four it is.", "five",
+            "one", "One it is.", "two", "Two it is.", "three", "Three it is.", "four", "Four it is.",
+            "five", "Five it is.", "six",
         ]  # fmt: skip
         stored = (await client.get("/sessions/shared/messages")).json()["messages"]
         assert [turn["content"] for turn in stored] == [*[turn["content"] for turn in asked], "Half "]
         assert stored[-1]["status"] == "cancelled"
+        assert text_of_items(await Chat(service).items("shared")) == "".join(
+            [turn["content"] for turn in stored if turn["role"] == "assistant"]
+        )

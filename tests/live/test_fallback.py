@@ -13,8 +13,7 @@ from chat.usage import tokens_in
 from tests.live.checks import settled
 from tests.live.conftest import Serve
 from tests.live.service import Frame, Service, free_port, read_all, text_of
-from tests.live.test_tools import calling
-from tests.upstream import End, Reply, Upstream, chunk, completion, done, finish, refusal, reply
+from tests.upstream import End, Reply, Upstream, calling, chunk, completion, done, finish, refusal, reply
 
 Pair = tuple[Service, Upstream, Upstream]
 
@@ -129,7 +128,7 @@ async def test_client_may_choose_a_model_and_no_other(pairs: Pairs) -> None:
 
 async def test_each_models_share_is_on_it_also_after_a_crash(pairs: Pairs) -> None:
     """The fallback answers the first step, the run's own model the second, and again when it was cut off by a crash."""
-    arguments = json.dumps({"feedback": "Lockers, please"})
+    arguments = {"feedback": "Lockers, please"}
     own_replies = reply(End.HOLD), reply(chunk("Noted, "), End.HOLD), completion("and thank you.")
     service, own, other = await pairs.start(
         own_replies,
@@ -155,7 +154,7 @@ async def test_each_models_share_is_on_it_also_after_a_crash(pairs: Pairs) -> No
     found = (await service.client.get("/usage?by=model")).json()["usage"]
     shares = {share["key"]: (share["input_tokens"], share["output_tokens"]) for share in found}
     asked = sum(tokens_in(message["content"]) for message in own.requests[0].body["messages"])
-    called = tokens_in(arguments)
+    called = tokens_in(json.dumps(arguments))
     told = sum(tokens_in(message["content"]) for message in own.requests[1].body["messages"][-1:])
     # Its timeout, what it was asked behind the tool's answer, and what it reports of the request after the crash.
     own_input = asked + (asked + called + told) + 7

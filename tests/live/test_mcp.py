@@ -11,12 +11,11 @@ import pytest
 
 from tests.live.conftest import Serve
 from tests.live.service import Frame, Service, free_port
-from tests.live.test_tools import calling
 from tests.mcp_tools.serving import HttpServer, lives, noted, notes, on_stdio, pids, raw, until
-from tests.upstream import Reply, Upstream, completion
+from tests.upstream import Reply, Upstream, calling, completion
 
-GREET = calling("call_1", "t__greet", '{"name": "Ann"}')
-HOLD = calling("call_1", "t__hold", "{}")
+GREET = calling("call_1", "t__greet", {"name": "Ann"})
+HOLD = calling("call_1", "t__hold", {})
 DONE = completion("Done.")
 
 
@@ -96,7 +95,7 @@ async def test_servers_that_are_dead_or_silent_hold_up_no_start(serve: Serve, tm
 
 async def test_call_waits_for_a_yes_also_over_a_restart(serve: Serve, tmp_path: Path) -> None:
     entries: dict[str, object] = {"t": raw(tmp_path, "polite", approval=["run"])}
-    async with talking(serve, tmp_path, entries, calling("call_1", "t__run", "{}"), DONE) as (service, upstream):
+    async with talking(serve, tmp_path, entries, calling("call_1", "t__run", {}), DONE) as (service, upstream):
         run_id = await service.begin("Run")
         async with service.stream("GET", f"/runs/{run_id}/events", params={"format": "events"}) as stream:
             assert "tool.approval" in [frame.event async for frame in upto(stream, "tool.approval")]
@@ -117,6 +116,7 @@ async def upto(stream: AsyncIterator[Frame], event: str) -> AsyncIterator[Frame]
 
 async def test_cancelled_run_cancels_its_call_at_the_server(serve: Serve, tmp_path: Path) -> None:
     async with talking(serve, tmp_path, {"t": on_stdio(tmp_path)}, HOLD) as (service, _):
+        await until(says(service, "an MCP server is connected", server="t"))
         run_id = await service.begin("Hold")
         await until(noted(tmp_path, "held"))
         cancelled = (await service.client.post(f"/runs/{run_id}/cancel")).json()
@@ -126,6 +126,7 @@ async def test_cancelled_run_cancels_its_call_at_the_server(serve: Serve, tmp_pa
 
 async def test_server_killed_in_the_middle_of_a_call_is_reported_and_comes_back(serve: Serve, tmp_path: Path) -> None:
     async with talking(serve, tmp_path, {"t": on_stdio(tmp_path)}, HOLD, DONE, GREET, DONE) as (service, upstream):
+        await until(says(service, "an MCP server is connected", server="t"))
         run_id = await service.begin("Hold")
         await until(noted(tmp_path, "held"))
         os.kill(pids(tmp_path)[0], signal.SIGKILL)

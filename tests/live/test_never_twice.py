@@ -1,6 +1,7 @@
 """The same request twice is one run; two messages in one session are one after the other."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.live.checks import check_run, member
 from tests.live.conftest import Serve
 from tests.live.service import PATIENCE, Frame, Service, read_all, text_of
+from tests.upstream import Upstream, chunk, done, finish, reply
 
 MESSAGE = "One message that is sent more often than it is meant."
 
@@ -70,6 +72,29 @@ async def test_the_key_stands_in_header_body_or_query(service: Service) -> None:
     assert in_query.text == in_body.text
     assert as_json.json()["answer"] == MESSAGE
     assert await runs(service) == [run_id]
+
+
+async def test_a_question_is_one_run_streamed_or_not(serve: Serve) -> None:
+    gate = asyncio.Event()
+    async with Upstream(reply(chunk("Half "), gate, chunk("and half."), finish(), done())) as upstream:
+        service = await serve(BASE_URL=upstream.base_url, MODEL_NAME="scripted")
+        question: Any = {"json": {"prompt": "Why?"}, "headers": {"Idempotency-Key": "the-key"}}
+        async with service.stream("POST", "/query/stream", **question) as stream:
+            while (await anext(stream)).data != "Half ":
+                pass
+        waiting = asyncio.create_task(service.client.post("/query", **question))  # its user wants no stream any more
+        async with service.stream("POST", "/query/stream", **question) as stream:
+            await anext(stream)
+            gate.set()
+            streamed = [frame async for frame in stream]
+        answer = await waiting
+        assert answer.json() == {"model": "scripted", "answer": "Half and half."}
+        assert (answer.headers["idempotency-replayed"], text_of(streamed)) == ("true", "Half and half.")
+        other = await service.client.post("/query", json={"prompt": "How?"}, headers=question["headers"])
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+        other = await say(service, "the-key", path="/query/stream", prompt="Why?", model="scripted")
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+        assert await runs(service) == [run_of(answer)]
 
 
 async def test_the_same_request_after_a_kill_is_the_same_run(serve: Serve) -> None:

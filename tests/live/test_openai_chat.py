@@ -13,12 +13,12 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from tests.live.conftest import Serve
-from tests.live.openai_clients import LOOK, calling, calling_ours, talking, user
+from tests.live.openai_clients import LOOK, calling_ours, looking, talking, user
 from tests.live.service import PATIENCE, ROOT, Service
 from tests.upstream import chunk, completion, refusal, reply, sse
 
-DEEP = json.loads('{"a":' * 600 + "1" + "}" * 600)
-"""Can be read, and not be written down again."""
+DEEP = json.loads('{"a":' * 100 + "1" + "}" * 100)
+"""No deeper than a body may be, and deeper than a schema."""
 
 Hook: TypeAlias = Callable[[ChatCompletionChunk], Awaitable[object]]
 
@@ -26,7 +26,7 @@ Hook: TypeAlias = Callable[[ChatCompletionChunk], Awaitable[object]]
 async def streamed(
     client: AsyncOpenAI,
     text: str,
-    on_text: Callable[[ChatCompletionChunk], Awaitable[object]] | None = None,
+    on_text: Hook | None = None,
     **more: Any,
 ) -> str:
     """The text of a streamed answer; raises what the client raises, and ``said`` is on it."""
@@ -44,6 +44,7 @@ async def streamed(
     return said
 
 
+@pytest.mark.client("OpenAI Python, chat completions", "send", "stream")
 async def test_answer_is_streamed_with_usage_and_whole(serve: Serve) -> None:
     async with talking(serve, completion("Hello ", "there", reason="length")) as (client, service, upstream):
         stream = await client.chat.completions.create(
@@ -107,9 +108,10 @@ async def test_session_is_continued_by_one_message_or_by_all_of_them(serve: Serv
         assert (await upstream.request(3)).body["messages"] == [user("Alone")]
 
 
+@pytest.mark.client("OpenAI Python, chat completions", "tools")
 @pytest.mark.parametrize("session", [{}, {"X-Session-Id": "shared"}], ids=["stateless", "in a session"])
 async def test_client_runs_its_own_tools(serve: Serve, session: dict[str, str]) -> None:
-    async with talking(serve, calling("call_1", "Oslo"), completion("It rains.")) as (client, service, upstream):
+    async with talking(serve, looking("call_1", "Oslo"), completion("It rains.")) as (client, service, upstream):
         tools: Any = [LOOK]
         stream = await client.chat.completions.create(
             model="scripted", messages=[user("Weather?")], tools=tools, stream=True, extra_headers=session
@@ -143,7 +145,7 @@ async def test_client_runs_its_own_tools(serve: Serve, session: dict[str, str]) 
 
 
 async def test_call_that_is_waited_for_comes_whole(serve: Serve) -> None:
-    async with talking(serve, calling("call_1", "Oslo")) as (client, _, _):
+    async with talking(serve, looking("call_1", "Oslo")) as (client, _, _):
         tools: Any = [LOOK]
         answer = await client.chat.completions.create(model="scripted", messages=[user("Weather?")], tools=tools)
         [choice] = answer.choices
@@ -167,6 +169,7 @@ async def test_service_runs_its_own_tools_without_a_word_to_the_client(serve: Se
             await client.chat.completions.create(model="scripted", messages=[user("Hi")], tools=taken)
 
 
+@pytest.mark.client("OpenAI Python, chat completions", "stream", "errors")
 async def test_failures_raise_before_and_within_the_stream(serve: Serve) -> None:
     gate = asyncio.Event()
     broken = reply(chunk("Half "), gate, sse({"error": {"message": "secret", "code": 500}}))
@@ -188,6 +191,7 @@ async def test_failures_raise_before_and_within_the_stream(serve: Serve) -> None
         assert "secret" not in broke.value.message
 
 
+@pytest.mark.client("OpenAI Python, chat completions", "stream", "stop")
 async def test_stop_from_elsewhere_is_no_whole_answer(serve: Serve) -> None:
     async with talking(serve, reply(chunk("Half "), asyncio.Event())) as (client, service, _):
         stopped: list[str] = []

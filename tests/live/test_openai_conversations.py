@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.live.conftest import Serve
-from tests.live.openai_clients import LOOK, TOOL, asked, calling, calling_ours, events_of, talking, text_of, user
+from tests.live.openai_clients import LOOK, TOOL, asked, calling_ours, events_of, looking, talking, text_of, user
 from tests.upstream import chunk, completion, reply
 
 HEADER = {"X-Session-Id": "shared"}
@@ -74,9 +74,10 @@ async def test_same_key_is_the_same_response(serve: Serve) -> None:
 # --- tools
 
 
+@pytest.mark.client("OpenAI Python, responses", "tools")
 @pytest.mark.parametrize("by", ["response", "conversation", "input"])
 async def test_client_runs_its_own_tools(serve: Serve, by: str) -> None:
-    replies = calling("call_1", "Oslo"), completion("It rains."), completion("Bye.")
+    replies = looking("call_1", "Oslo"), completion("It rains."), completion("Bye.")
     async with talking(serve, *replies, MAX_MESSAGE_CHARS="8") as (client, service, upstream):
         header = HEADER if by == "conversation" else None
         events = await events_of(client, "Weather?", tools=[TOOL], extra_headers=header)
@@ -87,7 +88,7 @@ async def test_client_runs_its_own_tools(serve: Serve, by: str) -> None:
         assert call.type == "function_call"
         assert (call.call_id, call.name, call.arguments) == ("call_1", "look", '{"city": "Oslo"}')
         written = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
-        assert written == ['{"city": ', '"Oslo"}']
+        assert written == ['{"city":', ' "Oslo"}']
 
         result = {"type": "function_call_output", "call_id": "call_1", "output": "Rain"}
         named: dict[str, Any] = {
@@ -118,7 +119,7 @@ async def test_client_runs_its_own_tools(serve: Serve, by: str) -> None:
 
 
 async def test_other_results_are_another_branch(serve: Serve) -> None:
-    replies = calling("call_1", "Oslo"), completion("It rains."), completion("It shines.")
+    replies = looking("call_1", "Oslo"), completion("It rains."), completion("It shines.")
     async with talking(serve, *replies) as (client, _, upstream):
         first = await asked(client, "Weather?", tools=[TOOL])
         for number, (result, answer) in enumerate([("Rain", "It rains."), ("Sun", "It shines.")], 1):
@@ -130,7 +131,7 @@ async def test_other_results_are_another_branch(serve: Serve) -> None:
 
 
 async def test_calls_are_answered_first_and_by_their_own_results(serve: Serve) -> None:
-    async with talking(serve, calling("call_1", "Oslo")) as (client, _, _):
+    async with talking(serve, looking("call_1", "Oslo")) as (client, _, _):
         first = await asked(client, "Weather?", tools=[TOOL], conversation="shared")
         other: Any = [{"type": "function_call_output", "call_id": "call_2", "output": "Rain"}]
         for said, more, wrong in (
@@ -146,6 +147,7 @@ async def test_calls_are_answered_first_and_by_their_own_results(serve: Serve) -
                 await asked(client, said, **more)
 
 
+@pytest.mark.client("OpenAI Python, responses", "tools")
 async def test_calls_of_the_services_tools_are_told_as_made(serve: Serve) -> None:
     replies = calling_ours(), completion("Reported."), completion("You are welcome.")
     async with talking(serve, *replies, TOOLS="examples.town_hall") as (client, service, upstream):

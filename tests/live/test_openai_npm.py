@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.live.conftest import Serve
-from tests.live.openai_clients import LOOK, TOOL, NpmClient, NpmError, calling, calling_ours, npm_client, talking, user
+from tests.live.openai_clients import LOOK, TOOL, NpmClient, NpmError, calling_ours, looking, npm_client, talking, user
 from tests.live.service import Service
-from tests.upstream import Reply, Upstream, chunk, completion, done, finish, refusal, reply, sse
+from tests.upstream import Reply, Upstream, chunk, completion, done, finish, refusal, reply, thought
 
 WORDS = "One two three four five six seven eight."
 
@@ -28,6 +28,7 @@ def text_of(events: list[Any]) -> str:
 # --- chat completions
 
 
+@pytest.mark.client("OpenAI npm, chat completions", "send", "stream")
 async def test_completion_is_streamed_with_usage_and_whole(serve: Serve) -> None:
     async with calls(serve, completion("Hello ", "there", reason="length")) as (npm, _, upstream):
         asked = {"model": "scripted", "messages": [user("Hi")], "temperature": 0.5}
@@ -44,8 +45,9 @@ async def test_completion_is_streamed_with_usage_and_whole(serve: Serve) -> None
         assert [model["id"] for model in await npm("models.list")] == ["scripted"]
 
 
+@pytest.mark.client("OpenAI npm, chat completions", "tools")
 async def test_completion_calls_the_clients_tools(serve: Serve) -> None:
-    async with calls(serve, calling("call_1", "Oslo"), completion("It rains.")) as (npm, _, upstream):
+    async with calls(serve, looking("call_1", "Oslo"), completion("It rains.")) as (npm, _, upstream):
         asked = {"model": "scripted", "messages": [user("Weather?")], "tools": [LOOK], "stream": True}
         message = await npm("chat.completions.stream", asked, final="finalMessage")
         [call] = message["tool_calls"]
@@ -58,6 +60,7 @@ async def test_completion_calls_the_clients_tools(serve: Serve) -> None:
         assert (await upstream.request(1)).body["messages"][2] == result
 
 
+@pytest.mark.client("OpenAI npm, chat completions", "stop", "errors")
 async def test_completion_that_fails_or_is_stopped_raises(serve: Serve) -> None:
     gate = asyncio.Event()
     async with calls(serve, refusal(401), refusal(400), reply(chunk("Half "), gate)) as (npm, service, upstream):
@@ -80,9 +83,10 @@ async def test_completion_that_fails_or_is_stopped_raises(serve: Serve) -> None:
 # --- responses
 
 
+@pytest.mark.client("OpenAI npm, responses", "send", "stream")
 async def test_response_is_streamed_and_whole(serve: Serve) -> None:
-    thought = sse({"choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}}]})
-    answer = reply(thought, chunk("Hello "), chunk("there"), finish(), done())
+    thinking = thought("Hm.")
+    answer = reply(thinking, chunk("Hello "), chunk("there"), finish(), done())
     async with calls(serve, answer) as (npm, _, _):
         asked = {"model": "scripted", "input": "Hi", "metadata": {"a": "b"}}
         streamed = await npm("responses.stream", asked, final="finalResponse")
@@ -98,6 +102,7 @@ async def test_response_is_streamed_and_whole(serve: Serve) -> None:
         assert (await npm("responses.create", asked))["output_text"] == "Hello there"
 
 
+@pytest.mark.client("OpenAI npm, responses", "stream", "resume")
 async def test_response_that_is_cut_behind_any_event_goes_on_there(serve: Serve) -> None:
     service = await serve(STREAM_DELAY="0.02")
     async with npm_client(service) as npm:
@@ -113,6 +118,7 @@ async def test_response_that_is_cut_behind_any_event_goes_on_there(serve: Serve)
             assert text_of(events) == WORDS
 
 
+@pytest.mark.client("OpenAI npm, responses", "resume")
 async def test_killed_service_only_interrupts(serve: Serve) -> None:
     service = await serve(STREAM_DELAY="0.1", LEASE_SECONDS="1")
     async with npm_client(service) as npm:
@@ -124,6 +130,7 @@ async def test_killed_service_only_interrupts(serve: Serve) -> None:
         assert (text_of(events), events[-1]["type"]) == (WORDS, "response.completed")
 
 
+@pytest.mark.client("OpenAI npm, responses", "stop")
 async def test_background_response_is_polled_stopped_and_continued(serve: Serve) -> None:
     async with calls(serve, reply(chunk("Half "), asyncio.Event()), completion("Whole")) as (npm, _, upstream):
         started = await npm("responses.create", {"input": "Hi", "background": True})
@@ -144,8 +151,9 @@ async def test_background_response_is_polled_stopped_and_continued(serve: Serve)
         ]
 
 
+@pytest.mark.client("OpenAI npm, responses", "tools")
 async def test_response_calls_the_clients_tools_and_ours(serve: Serve) -> None:
-    replies = calling("call_1", "Oslo"), calling_ours(), completion("Reported.")
+    replies = looking("call_1", "Oslo"), calling_ours(), completion("Reported.")
     async with calls(serve, *replies, TOOLS="examples.town_hall") as (npm, _, upstream):
         first = await npm("responses.stream", {"input": "Weather?", "tools": [TOOL]}, final="finalResponse")
         [call] = [item for item in first["output"] if item["type"] == "function_call"]
@@ -159,6 +167,7 @@ async def test_response_calls_the_clients_tools_and_ours(serve: Serve) -> None:
         assert told[-1] == {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}
 
 
+@pytest.mark.client("OpenAI npm, responses", "errors")
 async def test_response_that_fails_says_so(serve: Serve) -> None:
     async with calls(serve, refusal(401)) as (npm, _, _):
         with pytest.raises(NpmError) as failed:

@@ -11,7 +11,7 @@ from openai.types.responses import ResponseStreamEvent
 from tests.live.conftest import Serve
 from tests.live.openai_clients import TOOL, asked, events_of, id_of, python_client, rest_of, talking, text_of, user
 from tests.live.service import Service
-from tests.upstream import chunk, completion, done, finish, refusal, reply, sse
+from tests.upstream import chunk, completion, done, finish, refusal, reply, sse, thought
 
 WORDS = "One two three four five six seven eight."
 
@@ -23,10 +23,11 @@ def same(events: list[Any]) -> list[Any]:
 # --- asking
 
 
+@pytest.mark.client("OpenAI Python, responses", "send", "stream")
 async def test_response_is_streamed_and_whole(serve: Serve) -> None:
-    thought = sse({"choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}}]})
+    thinking = thought("Hm.")
     usage = sse({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
-    answer = reply(thought, chunk("Hello "), chunk("there"), finish(), usage, done())
+    answer = reply(thinking, chunk("Hello "), chunk("there"), finish(), usage, done())
     async with talking(serve, answer) as (client, service, upstream):
         async with client.responses.stream(
             model="scripted",
@@ -77,6 +78,7 @@ async def test_any_run_is_a_response(service: Service) -> None:
 # --- cut and resumed
 
 
+@pytest.mark.client("OpenAI Python, responses", "resume")
 async def test_response_that_is_cut_behind_any_event_goes_on_there(service: Service) -> None:
     async with python_client(service) as client:
         whole = await events_of(client, WORDS)
@@ -87,6 +89,7 @@ async def test_response_that_is_cut_behind_any_event_goes_on_there(service: Serv
         assert len(service.rows("SELECT id FROM runs")) == 1
 
 
+@pytest.mark.client("OpenAI Python, responses", "stream", "resume")
 async def test_response_that_is_cut_while_it_is_written_goes_on_there(serve: Serve) -> None:
     service = await serve(STREAM_DELAY="0.05")
     async with python_client(service) as client:
@@ -105,6 +108,7 @@ async def test_response_that_is_cut_while_it_is_written_goes_on_there(serve: Ser
         assert [event.type for event in events].count("response.completed") == 1
 
 
+@pytest.mark.client("OpenAI Python, responses", "resume")
 async def test_killed_service_only_interrupts(serve: Serve) -> None:
     service = await serve(STREAM_DELAY="0.1", LEASE_SECONDS="1")
     async with python_client(service) as client:
@@ -208,6 +212,7 @@ async def test_background_response_is_polled_until_it_is_there(serve: Serve) -> 
         assert text_of(await rest_of(client, behind.id, 0)) == "Half whole"
 
 
+@pytest.mark.client("OpenAI Python, responses", "stop")
 async def test_response_is_stopped(serve: Serve) -> None:
     async with talking(serve, reply(chunk("Half "), asyncio.Event())) as (client, service, upstream):
         events = await events_of(client, "Hi", 5, background=True)
@@ -229,6 +234,7 @@ async def test_response_is_stopped(serve: Serve) -> None:
 # --- failing
 
 
+@pytest.mark.client("OpenAI Python, responses", "errors")
 async def test_failures_raise_before_the_stream_and_are_told_within(serve: Serve) -> None:
     gate = asyncio.Event()
     broken = reply(chunk("Half "), gate, sse({"error": {"message": "secret", "code": 500}}))

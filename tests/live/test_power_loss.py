@@ -3,45 +3,19 @@
 import asyncio
 import re
 import shutil
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.live.checks import settled
 from tests.live.dialogue import dialogue, ends_in_trouble, following
-from tests.live.service import PATIENCE, Service, text_of
+from tests.live.service import Service, text_of
+from tests.live.strace import traced
 from tests.upstream import chunk, completion, done, finish, reply
 
 WAL_WRITE = re.compile(r"pwrite64\(\d+<[^>]*-wal>, .*, (\d+), (\d+)(?:\)| <unfinished)")
 SYNCED = re.compile(r"\bf(?:data)?sync\b.* = 0$")
 ACKNOWLEDGED = re.compile(r"HTTP/1\.1 202|event: run\.completed")
 """A message, in the head of a response; the end of an answer, in a frame."""
-
-
-@asynccontextmanager
-async def traced(service: Service, *options: str) -> AsyncIterator[Path]:
-    """The service's process under strace; the file that it writes."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
-    trace = service.folder / "trace"
-    process = await asyncio.create_subprocess_exec(
-        strace, "-f", "-yy", "-s", "1000", "-o", str(trace), "-p", str(service.pid), *options,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        said = await asyncio.wait_for(process.stderr.readline(), PATIENCE)
-        if b"attached" not in said:
-            pytest.skip(f"strace cannot attach: {said.decode().strip()}")
-        yield trace
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)  # lets go of the process, and ends
-        await process.communicate()
 
 
 def synced_at_acknowledgements(trace: Path) -> Iterator[int]:
@@ -60,7 +34,9 @@ async def test_power_loss_takes_nothing_that_was_acknowledged(tmp_path: Path) ->
     words = [f"message {number} of some" for number in range(3)]
     runs: list[str] = []
     async with Service(tmp_path, STREAM_DELAY="0.002") as service:
-        async with traced(service, "-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg") as trace:
+        async with traced(
+            service.pid, service.folder / "trace", "-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg"
+        ) as trace:
             for message in words:
                 runs.append(await service.begin(message, session_id="ses_1"))
                 await service.follow(runs[-1], format="events")
@@ -88,7 +64,10 @@ async def test_what_cannot_be_synced_is_not_acknowledged(tmp_path: Path) -> None
     replies = reply(chunk("Hello"), gate, finish(), done()), completion("Again")
     failing = "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"
     async with dialogue(tmp_path, *replies) as (service, _):
-        async with following(service) as (received, run_id, seen), traced(service, *failing):
+        async with (
+            following(service) as (received, run_id, seen),
+            traced(service.pid, service.folder / "trace", *failing),
+        ):
             response = await service.client.post("/chat", json={"message": "Hello", "session_id": "ses_2"})
             assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
             gate.set()

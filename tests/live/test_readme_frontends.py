@@ -49,6 +49,7 @@ async def crash_once_it_says(service: Service, page: Page, word: str) -> None:
     await service.start()
 
 
+@pytest.mark.client("EventSource", "send", "stream", "resume")
 async def test_the_eventsource_frontend_shows_the_whole_answer_through_a_crash(service: Service, page: Page) -> None:
     async with showing(page, block("html").replace("http://localhost:8000", service.url)):
         await page.locator("#say").fill(WORDS)
@@ -57,15 +58,17 @@ async def test_the_eventsource_frontend_shows_the_whole_answer_through_a_crash(s
         await expect(page.locator("#answer")).to_have_text(WORDS)
 
 
+@pytest.mark.client("fetch", "send", "stream", "resume")
 async def test_the_fetch_frontend_yields_the_whole_answer_through_a_crash(service: Service, page: Page) -> None:
     use = f"""
-        for await (const text of chat("{service.url}", "{WORDS}")) answer.append(text)
+        for await (const {{ text }} of chat("{service.url}", "{WORDS}")) answer.append(text ?? "")
         answer.append(" END")"""
     async with showing(page, f'<pre id="answer"></pre><script type="module">{block("js")}{use}</script>'):
         await crash_once_it_says(service, page, "word9")
         await expect(page.locator("#answer")).to_have_text(f"{WORDS} END")
 
 
+@pytest.mark.client("curl", "send")
 async def test_the_quick_starts_curl_line_prints_what_the_readme_shows(service: Service) -> None:
     line = re.findall(r"^(curl -N -X POST .*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[0]
     script = str(line).replace("http://localhost:8000", service.url)

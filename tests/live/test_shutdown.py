@@ -14,11 +14,10 @@ import pytest
 from tests.live.checks import check_run, member
 from tests.live.dialogue import run_of
 from tests.live.service import PATIENCE, ROOT, Frame, Service, text_of
-from tests.live.test_tools import calling
 from tests.live.wire import stalled
 from tests.live.witness import Witness
 from tests.patience import soon
-from tests.upstream import Upstream, chunk, completion, done, finish, reply
+from tests.upstream import Upstream, calling, chunk, completion, done, finish, reply
 
 MESSAGE = "A dozen words or so that are said while the process is about to end."
 
@@ -145,7 +144,7 @@ async def test_the_model_is_asked_to_go_on_from_the_stored_text(service: Service
 
 
 async def test_a_run_that_waits_for_a_yes_is_not_waited_for(service: Service) -> None:
-    async with Upstream(calling("call_1", "order", '{"article": "bread"}'), completion("Done.")) as upstream:
+    async with Upstream(calling("call_1", "order", {"article": "bread"}), completion("Done.")) as upstream:
         service.settings |= {"BASE_URL": upstream.base_url, "OPENAI_API_KEY": "none", "DRAIN_SECONDS": "600"}
         service.settings["TOOLS"] = "tests.live.careful_tool"
         await service.start()
@@ -250,3 +249,15 @@ async def test_rolling_restarts_lose_nothing(service: Service) -> None:
         assert account.seen == whole
         assert text_of(whole) == account.body["message"]
         await check_run(service, account.run_id)
+
+
+@pytest.mark.parametrize("query", [{"interval": 1, "events": 100}, {"events": 0, "silence": 300}, {"pings": "false"}])
+async def test_a_stream_for_the_doctor_ends_where_it_is(service: Service, query: dict[str, object]) -> None:
+    await service.start()
+    async with service.stream("GET", "/doctor/stream", params={"events": 0, "silence": 300, **query}) as stream:
+        assert (await anext(stream)).event == "doctor.report"
+        service.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            assert [frame async for frame in stream if frame.event == "doctor.end"] == []
+    await gone(service, within=PATIENCE)
+    assert '"ERROR"' not in service.log.read_text()

@@ -4,21 +4,19 @@ Both are started as their users start them, and know nothing of us: what they se
 """
 
 import json
-import os
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
-from tests.live.conftest import Serve, unavailable
+from tests.live.conftest import Serve
 from tests.live.service import ROOT, Frame, free_port, read_all, text_of
+from tests.programs import answering, node_with, running, unavailable
 
 AIMOCK = ROOT / "node_modules/@copilotkit/aimock/dist/cli.js"
 LITELLM = ROOT / ".venv-litellm/bin/litellm"
@@ -30,9 +28,6 @@ KEY = "sk-a-long-enough-key-that-is-used-in-tests-only"
 CHUNK = 5
 """Characters in a chunk of aimock's."""
 
-START = 60.0
-"""Seconds that a third party may take to answer for the first time: LiteLLM imports for six on an idle machine."""
-
 
 @dataclass(frozen=True, slots=True)
 class ThirdParty:
@@ -43,55 +38,21 @@ class ThirdParty:
         return {"BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": KEY, "MODEL_NAME": "mocked"}
 
 
-@contextmanager
-def process(command: Sequence[str | Path], folder: Path, ready: str, env: Mapping[str, str]) -> Iterator[None]:
-    """Run a server in ``folder`` until the block ends; the block begins when the URL ``ready`` answers 200."""
-    log = folder / "log"
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), **env}
-    with log.open("wb") as output:
-        running = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + START
-        while not answers(ready):
-            if running.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-4000:]}")
-            time.sleep(0.05)
-        yield
-    finally:
-        running.terminate()
-        try:
-            running.wait(10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait(10)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def aimock(folder: Path) -> Iterator[ThirdParty]:
-    node = shutil.which("node")
-    if node is None:
-        unavailable("Node is not on PATH")
-    if not AIMOCK.exists():
-        unavailable("aimock is not installed: npm ci")
+@asynccontextmanager
+async def aimock(folder: Path) -> AsyncIterator[ThirdParty]:
+    node = node_with("@copilotkit/aimock")
     fixture = folder / "fixture.json"
     fixture.write_text(json.dumps({"fixtures": [{"match": {"userMessage": PROMPT}, "response": {"content": ANSWER}}]}))
     third_party = ThirdParty(f"http://127.0.0.1:{(port := free_port())}")
     # Paced as a model paces itself. --strict: no invented answer to any other question.
     command: list[str | Path] = [node, AIMOCK, "--port", str(port), "--fixtures", fixture, "--strict"]
     command += ["--chunk-size", str(CHUNK), "--latency", "20"]
-    with process(command, folder, f"{third_party.url}/__aimock/journal", {}):
+    async with running(command, folder, answering(f"{third_party.url}/__aimock/journal")):
         yield third_party
 
 
-@contextmanager
-def litellm(folder: Path) -> Iterator[ThirdParty]:
+@asynccontextmanager
+async def litellm(folder: Path) -> AsyncIterator[ThirdParty]:
     if not LITELLM.exists():
         unavailable("LiteLLM is not installed: VENV=.venv-litellm scripts/install.sh tests/third-party.txt")
     params = {"model": "openai/mocked", "api_key": "none", "mock_response": ANSWER}
@@ -113,19 +74,19 @@ def litellm(folder: Path) -> Iterator[ThirdParty]:
     ]
     # Without the local map it asks the internet for prices, and waits.
     env = {"LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONUTF8": "1"}
-    with process(command, folder, f"{third_party.url}/health/liveliness", env):
+    async with running(command, folder, answering(f"{third_party.url}/health/liveliness"), **env):
         yield third_party
 
 
-@pytest.fixture(scope="module")
-def aimock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThirdParty]:
-    with aimock(tmp_path_factory.mktemp("aimock")) as third_party:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aimock_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ThirdParty]:
+    async with aimock(tmp_path_factory.mktemp("aimock")) as third_party:
         yield third_party
 
 
-@pytest.fixture(scope="module")
-def litellm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThirdParty]:
-    with litellm(tmp_path_factory.mktemp("litellm")) as third_party:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def litellm_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ThirdParty]:
+    async with litellm(tmp_path_factory.mktemp("litellm")) as third_party:
         yield third_party
 
 

@@ -1,13 +1,12 @@
 """Tools in a real process: the town hall's conversation, and a crash in the middle of a call."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from chat.generation import LOST
 from tests.live.conftest import Serve
-from tests.upstream import Reply, Upstream, completion, done, finish, reply, sse
+from tests.upstream import Upstream, calling, completion
 
 LOCKERS = (
     "hi there i would like to give some feedback, I would like to suggest we should have lockers in ginza station "
@@ -17,27 +16,11 @@ LOCKERS = (
 FEEDBACK = {"feedback": "Lockers in Ginza station, for shopping bags.", "topic": "Ginza station", "name": "jao garcia"}
 
 
-def calling(call_id: str, name: str, arguments: str) -> Reply:
-    """An answer that calls a tool, its arguments cut in two."""
-
-    def piece(**members: object) -> bytes:
-        return sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **members}]}}]})
-
-    half = len(arguments) // 2
-    return reply(
-        piece(id=call_id, type="function", function={"name": name, "arguments": ""}),
-        piece(function={"arguments": arguments[:half]}),
-        piece(function={"arguments": arguments[half:]}),
-        finish("tool_calls"),
-        done(),
-    )
-
-
 async def test_town_halls_conversation(serve: Serve) -> None:
     replies = (
         completion("Hello! ", "How can I help?"),
         completion("You said: ", "Hi there."),
-        calling("call_1", "submit_feedback", json.dumps(FEEDBACK)),
+        calling("call_1", "submit_feedback", FEEDBACK),
         completion("Thank you, ", "jao garcia."),
     )
     async with Upstream(*replies) as upstream:
@@ -64,7 +47,7 @@ async def test_town_halls_conversation(serve: Serve) -> None:
 
 @pytest.mark.parametrize("after", [0, 2, 4])
 async def test_call_that_a_crash_cut_off_is_not_made_again(serve: Serve, after: int) -> None:
-    replies = (calling("call_1", "launch", '{"name": "the rocket"}'), completion("I do not ", "know."))
+    replies = (calling("call_1", "launch", {"name": "the rocket"}), completion("I do not ", "know."))
     async with Upstream(*replies) as upstream:
         service = await serve()
         service.settings |= {

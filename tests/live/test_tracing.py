@@ -1,7 +1,6 @@
 """Traces as a receiver of OpenTelemetry's protocol gets them from a real process."""
 
 import asyncio
-import json
 import socket
 import time
 from pathlib import Path
@@ -9,11 +8,10 @@ from pathlib import Path
 from tests.live.dialogue import KEY, PROMPT, ask, dialogue, following
 from tests.live.otlp import Receiver, Span
 from tests.live.service import PATIENCE, Service
-from tests.live.test_tools import calling
 from tests.patience import soon
-from tests.upstream import chunk, completion, refusal, reply
+from tests.upstream import calling, chunk, completion, refusal, reply
 
-FEEDBACK = json.dumps({"feedback": "canary-of-the-arguments", "topic": "canary-of-the-arguments"})
+FEEDBACK = {"feedback": "canary-of-the-arguments", "topic": "canary-of-the-arguments"}
 COMMON = {
     "session_id": "one",
     "gen_ai.conversation.id": "one",

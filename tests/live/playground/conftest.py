@@ -11,13 +11,6 @@ Browse = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    watched = Watched()
-    yield watched
-    assert watched.seen == []
-
-
-@pytest.fixture
 async def browse(watched: Watched) -> AsyncIterator[Browse]:
     """Opens the playground in a new browser profile; with ``beside=page`` in another tab of that page's."""
     async with chromium() as browser:

@@ -2,16 +2,19 @@
 
 import asyncio
 
+import pytest
 from playwright.async_api import expect
 
 from tests.live.checks import sockets, sockets_fall_to
 from tests.live.conftest import Serve
+from tests.live.pages import held, modelled, send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import WORDS, answer, held, modelled, said, send, stored, verified
+from tests.live.playground.page import answer, said, stored, verified
 from tests.live.service import Service
 from tests.upstream import Upstream, chunk, completion, done, finish, refusal, reply
 
 
+@pytest.mark.client("Playground", "send", "stream")
 async def test_an_answer_appears_while_it_is_written(serve: Serve, browse: Browse) -> None:
     gate = asyncio.Event()
     async with Upstream(held(gate, "Once upon ", "a **time**.")) as upstream:
@@ -41,20 +44,43 @@ async def test_a_title_that_the_service_gives_appears_by_itself(serve: Serve, br
     await expect(page.locator("#sessions a[aria-current]")).to_have_text("Tell me a story, a long")
 
 
-async def test_a_reload_in_the_middle_goes_on_where_it_was(serve: Serve, browse: Browse) -> None:
-    service = await serve(STREAM_DELAY="0.03")
+async def test_an_address_from_elsewhere_can_be_answered(service: Service, browse: Browse) -> None:
+    """What is said in somebody's conversation is said there; the reader's own are still the reader's."""
+    theirs = {"message": "Hi", "session_id": "theirs", "user_id": "alice", "stream": False}
+    assert (await service.client.post("/chat", json=theirs)).status_code == 200
     page = await browse(service.url)
-    await send(page, WORDS)
-    for word in ("word5", "word15", "word25"):
-        await expect(said(page)).to_contain_text(word)
-        await page.reload()
+    await send(page, "Mine")
     await verified(page)
-    await expect(said(page)).to_have_text(WORDS)
-    await expect(page.locator(".answer")).to_have_count(1)
+    await page.evaluate("location.hash = 'theirs'")
+    await expect(said(page)).to_have_text("Hi")
+    await send(page, "Hello, Alice")
+    await expect(said(page)).to_have_text("Hello, Alice")
+    await verified(page)
+    assert [text for _, text, _ in await stored(service, page)] == ["Hi", "Hi", "Hello, Alice", "Hello, Alice"]
     await page.reload()
-    await expect(said(page)).to_have_text(WORDS)
+    await expect(page.locator("#sessions a")).to_have_text(["Mine"])
 
 
+@pytest.mark.client("Playground", "resume")
+async def test_a_reload_in_the_middle_goes_on_where_it_was(serve: Serve, browse: Browse) -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    parts = [part for number, gate in enumerate(gates) for part in (chunk(f"Part {number}, "), gate)]
+    async with Upstream(reply(*parts, chunk("and the end."), finish(), done())) as upstream:
+        page = await browse((await modelled(serve, upstream)).url)
+        await send(page, "Go on")
+        for number, gate in enumerate(gates):
+            await expect(said(page)).to_contain_text(f"Part {number}")
+            await page.reload()
+            await expect(said(page)).to_contain_text(f"Part {number}")
+            gate.set()
+        await verified(page)
+        await expect(said(page)).to_have_text("Part 0, Part 1, Part 2, and the end.")
+        await expect(page.locator(".answer")).to_have_count(1)
+        await page.reload()
+        await expect(said(page)).to_have_text("Part 0, Part 1, Part 2, and the end.")
+
+
+@pytest.mark.client("Playground", "stop")
 async def test_stop_keeps_what_was_written(serve: Serve, browse: Browse) -> None:
     never = asyncio.Event()
     async with Upstream(held(never, "As far as ", "never")) as upstream:

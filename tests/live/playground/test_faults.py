@@ -3,47 +3,39 @@
 import asyncio
 import re
 
+import pytest
 from playwright.async_api import Route, expect
 
 from tests.live.browser import Watched
 from tests.live.conftest import Serve
+from tests.live.links import BACK, Link
+from tests.live.pages import EVENTS, accepted, held, modelled, send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import (
-    EVENTS,
-    WORDS,
-    Wire,
-    answer,
-    held,
-    modelled,
-    said,
-    send,
-    session_of,
-    stored,
-    verified,
-)
+from tests.live.playground.page import WORDS, answer, said, session_of, stored, verified
 from tests.live.service import Service
-from tests.patience import soon
 from tests.upstream import Upstream, chunk, completion, refusal, reply
 
 
+@pytest.mark.client("Playground", "resume")
 async def test_a_cut_network_loses_nothing(serve: Serve, browse: Browse, watched: Watched) -> None:
     watched.network_is_bad = True
     gate = asyncio.Event()
     async with Upstream(held(gate, "Before the cut, ", "behind it.")) as upstream:
         service = await modelled(serve, upstream)
-        async with Wire(service) as wire:
-            page = await browse(wire.url)
+        async with Link(service.port) as link:
+            page = await browse(link.url)
             await send(page, "Go")
             await expect(said(page)).to_have_text("Before the cut,")
-            wire.cut()
+            link.cut()
             await expect(answer(page).locator(".meta")).to_contain_text("Reconnecting…")
             gate.set()
-            wire.mend()
+            link.heal()
             await verified(page)
             await expect(said(page)).to_have_text("Before the cut, behind it.")
             await expect(answer(page).locator(".meta")).not_to_contain_text("Reconnecting")
 
 
+@pytest.mark.client("Playground", "resume")
 async def test_a_killed_server_goes_on_when_it_is_back(serve: Serve, browse: Browse, watched: Watched) -> None:
     watched.network_is_bad = True
     never = asyncio.Event()
@@ -88,15 +80,15 @@ async def test_a_message_whose_acknowledgement_is_lost_is_sent_once(
     service: Service, browse: Browse, watched: Watched
 ) -> None:
     watched.network_is_bad = True
-    async with Wire(service) as wire:
-        page = await browse(wire.url)
+    async with Link(service.port) as link:
+        page = await browse(link.url)
         await expect(page.locator("#welcome")).to_be_visible()
-        wire.deaf = True
+        link.silence(BACK)
         await send(page, "Only once")
-        await soon(wire.accepted.wait())
-        wire.cut()
+        await accepted(service, "Only once")
+        link.cut()
         await expect(page.locator(".user .note")).to_have_text("Waiting for the connection…")
-        wire.mend()
+        link.heal()
         await verified(page)
         assert [content for _, content, _ in await stored(service, page)] == ["Only once"] * 2
         listed = (await service.client.get("/sessions")).json()["sessions"]
@@ -107,31 +99,32 @@ async def test_a_reload_while_a_message_is_on_its_way_sends_it_once(
     service: Service, browse: Browse, watched: Watched
 ) -> None:
     watched.network_is_bad = True
-    async with Wire(service) as wire:
-        page = await browse(wire.url)
+    async with Link(service.port) as link:
+        page = await browse(link.url)
         await send(page, "First")
         await verified(page)
-        wire.deaf = True
+        link.silence(BACK)
         await send(page, "Second")
-        await soon(wire.accepted.wait())
-        wire.cut()
-        wire.mend()
+        await accepted(service, "Second")
+        link.cut()
+        link.heal()
         await page.reload()
         await expect(page.locator(".answer")).to_have_count(2)
         await expect(said(page)).to_have_text("Second")
         await expect(page.locator(".user")).to_have_count(2)
+        await expect(page.locator("#send")).to_be_visible()  # nothing is being answered
         assert [content for _, content, _ in await stored(service, page)] == ["First", "First", "Second", "Second"]
 
 
 async def test_a_lost_server_is_announced_until_it_is_back(service: Service, browse: Browse, watched: Watched) -> None:
     watched.network_is_bad = True
-    async with Wire(service) as wire:
-        page = await browse(wire.url)
+    async with Link(service.port) as link:
+        page = await browse(link.url)
         await send(page, "Hello")
         await verified(page)
-        wire.cut()
+        link.cut()
         await expect(page.locator("#connection")).to_contain_text("No connection")
-        wire.mend()
+        link.heal()
         await expect(page.locator("#connection")).not_to_be_visible()
 
 
@@ -164,6 +157,7 @@ async def test_a_text_that_is_not_the_stored_one_is_replaced(serve: Serve, brows
     await expect(said(page)).to_have_text("one two three")
 
 
+@pytest.mark.client("Playground", "errors")
 async def test_a_failed_answer_says_why_and_can_be_tried_again(serve: Serve, browse: Browse) -> None:
     broken = reply(chunk("It was a dark and "))
     async with Upstream(broken, completion("It was sunny.")) as upstream:

@@ -5,8 +5,9 @@ import asyncio
 from playwright.async_api import expect
 
 from tests.live.conftest import Serve
+from tests.live.pages import held, modelled, send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import PHONE, answer, held, modelled, said, send, session_of, verified
+from tests.live.playground.page import PHONE, answer, said, session_of, verified
 from tests.live.service import Service
 from tests.upstream import Upstream
 

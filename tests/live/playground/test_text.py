@@ -6,8 +6,9 @@ from pathlib import Path
 from playwright.async_api import expect
 
 from tests.live.conftest import Serve
+from tests.live.pages import send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import said, send, verified
+from tests.live.playground.page import said, verified
 from tests.live.service import PATIENCE, Service
 
 HOSTILE = """<script>window.owned = 1</script>

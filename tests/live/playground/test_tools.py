@@ -4,10 +4,12 @@ import pytest
 from playwright.async_api import expect
 
 from tests.live.conftest import Serve
+from tests.live.pages import send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import answer, said, send
+from tests.live.playground.page import answer, said
 
 
+@pytest.mark.client("Playground", "tools")
 async def test_calls_are_shown_while_they_are_made_and_in_the_history(serve: Serve, browse: Browse) -> None:
     service = await serve(TOOLS="examples.town_hall", STREAM_DELAY="0")
     page = await browse(service.url)
