@@ -1,7 +1,8 @@
 """A model asked over a real socket, and what came of it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from chat.errors import ModelError
@@ -60,10 +61,16 @@ async def playing(*replies: Reply, **options: Any) -> AsyncGenerator[tuple[Upstr
 
 
 async def ask(model: ChatModel, request: ModelRequest = HELLO) -> tuple[list[Part], ModelError | None]:
-    """All parts of an answer, and why it failed, if it did."""
+    """All parts of an answer, by both ways, and why it failed, if it did."""
     parts: list[Part] = []
+
+    def hear(read: Sequence[Part]) -> bool:
+        assert read
+        parts.extend(read)
+        return True
+
     try:
-        async with aclosing(model.stream(request)) as reads:
+        async with aclosing(model.stream(replace(request, hear=hear))) as reads:
             async for read in reads:
                 assert read
                 parts.extend(read)

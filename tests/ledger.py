@@ -1,7 +1,7 @@
 """A store that keeps logs in memory and nothing else, for what is built on logs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from chat.commits import Append, Batch, Committed, Tail
@@ -15,7 +15,8 @@ class Ledger(UnsteadyStore):
     """What is read or written in the tests is in plain sight.
 
     ``lost`` are the runs that another process has taken; ``waiting`` is what every end reports. Reads wait for
-    ``reads``. Of the order of all events, ``pruned`` are gone; of the logs, those that are ``folded``.
+    ``reads``, tails for ``tails``. Of the order of all events, ``pruned`` are gone; of the logs, those that are
+    ``folded``.
     """
 
     def __init__(self, *runs: Run) -> None:
@@ -28,6 +29,9 @@ class Ledger(UnsteadyStore):
         self.reads = asyncio.Event()
         self.reads.set()
         self.reading = asyncio.Event()
+        self.tails = asyncio.Event()
+        self.tails.set()
+        self.tailing = asyncio.Event()
         self.read_fault: Exception | None = None
         self.pruned = 0
         self.folded: set[str] = set()
@@ -67,7 +71,7 @@ class Ledger(UnsteadyStore):
             if after:
                 raise ChatError("cursor_expired", "Gone")
             return Batch(len(log) - 1, [TextDelta(answer_text(log)), log[-1]])
-        return Batch(after + 1, log[after : after + limit])
+        return Batch(after + 1, log[after : after + limit], last=after + limit >= len(log))
 
     async def position(self) -> int:
         position = len(self.order)
@@ -75,9 +79,14 @@ class Ledger(UnsteadyStore):
         await self.reads.wait()
         return position
 
-    async def tail(self, after: int) -> Tail:
-        entries = self.order[max(after, self.pruned) :][:3]
-        return Tail(max(after, self.pruned) + len(entries), entries, complete=self.pruned <= after)
+    async def tail(self, after: int, run_ids: Collection[str]) -> Tail:
+        self.tailing.set()
+        await self.tails.wait()
+        start = max(after, self.pruned)
+        found = [(pos, entry) for pos, entry in enumerate(self.order[start:], start + 1) if entry[0] in run_ids][:3]
+        more = len(found) == 3
+        pos = found[-1][0] if more else max(after, len(self.order))
+        return Tail(pos, [entry for _, entry in found], complete=self.pruned <= after, more=more)
 
 
 def running(run_id: str = "run_1", epoch: int = 1, status: RunStatus = RunStatus.RUNNING) -> Run:

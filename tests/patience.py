@@ -6,8 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
-"""Seconds after which what should happen at once is taken as not happening."""
+PATIENCE = 30.0
+"""Seconds after which what should happen at once is taken as not happening: many, as a busy machine stands still for some."""
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

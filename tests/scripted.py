@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from chat.commands import NewRun
 from chat.commits import Append, Batch, Committed
 from chat.engine import Engine, Timing
-from chat.events import Event, ModelSelected, ReasoningDelta, Terminal, TextDelta, ToolDelta, ToolStarted
+from chat.events import Event, ModelSelected, ReasoningDelta, Source, Terminal, TextDelta, ToolDelta, ToolStarted
 from chat.ids import new_id
 from chat.live import LiveRun
 from chat.memory import MemoryPolicy
@@ -57,7 +57,10 @@ class Asked:
 
 
 class ScriptedModel:
-    """Plays its scripts in turn, one a request, and the last one again and again."""
+    """Plays its scripts in turn, one a request, and the last one again and again.
+
+    Behind the first read, text is offered to the request's ``hear``, as a model that is read from a socket does.
+    """
 
     name = "scripted"
 
@@ -74,18 +77,26 @@ class ScriptedModel:
         try:
             async with self._arrived:
                 self._arrived.notify_all()
+            begun = False
             for step in script:
+                parts: Sequence[Part]
                 match step:
-                    case str():
-                        yield [TextDelta(step)]
                     case asyncio.Event():
                         await step.wait()
+                        continue
                     case Exception():
                         raise step
-                    case TextDelta() | ReasoningDelta() | ToolStarted() | ToolDelta() | ModelSelected() | Finished():
-                        yield [step]
+                    case str():
+                        parts = [TextDelta(step)]
+                    case TextDelta() | ReasoningDelta() | ToolStarted() | ToolDelta():
+                        parts = [step]
+                    case Source() | ModelSelected() | Finished():
+                        parts = [step]
                     case _:
-                        yield step
+                        parts = step
+                if not (begun and request.hear is not None and request.hear(parts)):
+                    yield parts
+                    begun = True
         finally:
             asked.closed.set()
 
@@ -151,13 +162,14 @@ async def engine_on(
     *,
     lease: float = 10.0,
     window: float = 0.0,
+    history: float | None = None,
     tools: Toolbox = NO_TOOLS,
     tracer: Tracer = NO_TRACER,
     memory: MemoryPolicy | None = None,
 ) -> AsyncIterator[Engine]:
     """One process: an engine on a store of its own."""
     async with opened(path, lease=lease) as store:
-        timing = Timing(window=window, lease=lease)
+        timing = Timing(window=window, lease=lease, history=history)
         engine = Engine(store, model, policy or Policy(), timing, tools, memory=memory, tracer=tracer)
         async with engine.running():
             yield engine

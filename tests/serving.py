@@ -25,7 +25,7 @@ class Client(httpx.AsyncClient):
     """A client of one application, which is at hand, too."""
 
     def __init__(self, app: Starlette) -> None:
-        super().__init__(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=10)
+        super().__init__(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=PATIENCE)
         self.app = app
 
 
@@ -97,4 +97,7 @@ def logging_left_alone() -> Iterator[None]:
     finally:
         for logger, level, handlers, propagate, disabled in before:
             logger.level, logger.handlers, logger.propagate, logger.disabled = level, handlers, propagate, disabled
+        for made in logging.Logger.manager.loggerDict.values():
+            if isinstance(made, logging.Logger) and made not in loggers:  # by the configuration
+                made.level, made.handlers, made.propagate = logging.NOTSET, [], True
         logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     Terminal,
     TextDelta,
     ToolApproval,
@@ -73,7 +74,16 @@ selections = st.builds(
     st.lists(st.text(), max_size=2).map(tuple),
 )
 
-beside: st.SearchStrategy[Event] = st.one_of(tool_events, seams, selections)
+_labels = st.none() | texts
+_spans = st.none() | st.integers(0, 30)
+
+pages = st.builds(
+    Source, texts, texts, _labels, st.none(), st.none(), st.none() | st.floats(0, 1), _labels, _spans, _spans
+)
+
+passages = st.builds(Source, texts, st.none(), _labels, _labels, _labels, st.none() | st.floats(0, 1), _labels)
+
+beside: st.SearchStrategy[Event] = st.one_of(tool_events, pages, passages, seams, selections)
 
 events: st.SearchStrategy[Event] = st.one_of(deltas, beside, terminals)
 

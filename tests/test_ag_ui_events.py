@@ -27,11 +27,10 @@ from chat.events import (
     answer_text,
     completed,
 )
-from chat.runs import Run, RunStatus
 from handlers.formats.ag_ui import AgUiEvents
+from tests.stories import RUN
 from tests.strategies import logs
 
-RUN = Run("run_1", "ses_1", "ann", "msg_1", "msg_2", RunStatus.RUNNING, "scripted", 1, 1, 0, 1_795_255_200_999)
 IDS = {"threadId": "thread", "runId": "run"}
 
 
@@ -41,6 +40,16 @@ def frames(log: list[Event], after: int = 0) -> list[str]:
     *records, rest = whole.decode().split("\n\n")
     assert rest == ""
     return records
+
+
+def test_frames_are_counted_whether_they_are_sent_or_not() -> None:
+    log: list[Event] = [ModelSelected("m", "fallback"), TextDelta("Hello"), completed("Hello", "stop", None)]
+    for after in (0, 3):
+        encoder = AgUiEvents("thread", "run")
+        encoder.opening(RUN, after)
+        assert encoder.frames == 1
+        encoder.encode("run_1", 1, log)
+        assert encoder.frames == len(frames(log)) == 5
 
 
 def told(records: list[str]) -> list[Any]:
@@ -110,9 +119,15 @@ def test_stream_looks_as_its_clients_know_it() -> None:
     ]
 
 
-def test_calls_that_are_left_to_the_client_are_named_at_the_end() -> None:
-    log: list[Event] = [ToolStarted("1", "look"), ToolCalled("1", "look", "{}"), completed("", "tool_calls", None)]
-    assert told(frames(log))[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["1"]}
+@pytest.mark.parametrize(("arguments", "given"), [('{"where": "here"}', {"where": "here"}), ("{where", "{where")])
+def test_calls_that_are_left_to_the_client_are_named_at_the_end(arguments: str, given: object) -> None:
+    """The custom event is what TanStack AI's client waits for."""
+    calls: list[Event] = [ToolCalled("1", "look", arguments), ToolCalled("2", "note", "{}"), ToolFinished("2", "Done")]
+    *_, left, last = told(frames([*calls, completed("", "tool_calls", None)]))
+    value = {"toolCallId": "1", "toolName": "look", "input": given}
+    assert left == {"type": "CUSTOM", "name": "tool-input-available", "value": value}
+    assert last["outcome"] == {"type": "success", "pendingToolCallIds": ["1"]}
+    assert "CUSTOM" not in [event["type"] for event in told(frames([*calls, RunCancelled("requested")]))]
 
 
 def test_call_that_was_cut_off_is_closed_and_says_so() -> None:

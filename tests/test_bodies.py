@@ -11,6 +11,7 @@ from starlette.types import Message
 from chat.commands import OnBusy
 from chat.errors import ChatError
 from handlers.bodies import (
+    JSON_DEPTH,
     Body,
     ChatBody,
     FollowQuery,
@@ -88,6 +89,19 @@ def test_what_is_no_json_in_utf8_is_refused(raw: bytes) -> None:
     assert caught.value.code == "invalid_json"
 
 
+def test_json_may_be_so_deep_and_no_deeper() -> None:
+    def levels(depth: int) -> bytes:
+        return b'{"a":[' * (depth // 2) + b"1" + b"]}" * (depth // 2)
+
+    wide = b"[" + b"[]," * 500 + b"[]]"
+    assert parse_json(wide) == [[]] * 501
+    assert parse_json(levels(JSON_DEPTH)) == json.loads(levels(JSON_DEPTH))
+    for depth in (JSON_DEPTH + 2, 900, 951):
+        with pytest.raises(ChatError) as caught:
+            parse_json(levels(depth))
+        assert caught.value.code == "invalid_json"
+
+
 def test_escaped_pair_is_a_character() -> None:
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
     assert parse_json(b"1e308") == 1e308
@@ -127,8 +141,8 @@ async def test_empty_body_is_an_empty_object() -> None:
 
 
 def test_query_is_checked() -> None:
-    query = query_of(request(query="limit=7&after=x&unknown=1"), ListQuery)
-    assert (query.limit, query.after, query.user_id) == (7, "x", None)
+    query = query_of(request(query="limit=7&after=12&unknown=1"), ListQuery)
+    assert (query.limit, query.after, query.user_id) == (7, "12", None)
     with pytest.raises(ChatError) as caught:
         query_of(request(query="limit=many"), ListQuery)
     assert caught.value.details["errors"][0]["field"] == "limit"  # type: ignore[index]
@@ -175,6 +189,14 @@ def test_what_makes_no_sense_is_refused(kind: type[Body], value: object) -> None
     assert caught.value.code == "invalid_request"
 
 
+@pytest.mark.parametrize("session_id", [".", "..", ".hidden", "a/b", "a b", "", "a" * 65])
+def test_session_whose_address_nobody_could_ask_for_is_not_begun(session_id: str) -> None:
+    """Clients take `/sessions/..` for `/`: https://url.spec.whatwg.org/#double-dot-path-segment"""
+    with pytest.raises(ChatError) as caught:
+        checked(ChatBody, {"message": "x", "session_id": session_id})
+    assert caught.value.message.startswith("session_id: ")
+
+
 def test_refusal_names_what_is_wrong_and_does_not_repeat_it() -> None:
     with pytest.raises(ChatError) as caught:
         checked(MessagesBody, {"messages": [{"role": "my secret", "content": "x"}], "sessionId": "my secret"})
@@ -182,7 +204,7 @@ def test_refusal_names_what_is_wrong_and_does_not_repeat_it() -> None:
     assert error.message.startswith("messages.0.role: ")
     assert error.details["errors"] == [
         {"field": "messages.0.role", "message": "Input should be 'user', 'assistant' or 'system'"},
-        {"field": "sessionId", "message": "String should match pattern '^[A-Za-z0-9._-]{1,64}$'"},
+        {"field": "sessionId", "message": "String should match pattern '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$'"},
     ]
     assert "my secret" not in repr(error.details) + error.message
 

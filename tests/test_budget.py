@@ -7,8 +7,7 @@ import pytest
 
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, RunCompleted, RunFailed, TextDelta, ToolDelta, ToolStarted, Usage
-from chat.generation import Generation
-from chat.live import LiveRun
+from chat.hearing import Hearing
 from chat.policy import Policy
 from chat.ports import Finished, Part
 from chat.runs import Run
@@ -112,14 +111,14 @@ async def test_what_a_dead_process_has_used_counts(file: Path) -> None:
 
 async def test_tokens_are_not_counted_one_by_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms: list[int] = []
-    room = Generation._room
+    room = Hearing._room_behind
 
-    def counted(self: Generation, live: LiveRun, text: str = "", *, asked: int = 0) -> int:
-        found = room(self, live, text, asked=asked)
+    def counted(self: Hearing, text: str, asked: int = 0) -> int:
+        found = room(self, text, asked)
         rooms.append(found)
         return found
 
-    monkeypatch.setattr(Generation, "_room", counted)
+    monkeypatch.setattr(Hearing, "_room_behind", counted)
     words: list[Step] = [[TextDelta("1234")] * 1_000] * 10
     over((await ended(file, ScriptedModel(words), HELLO + 9_000))[0])
     assert 2 < len(rooms) < 50

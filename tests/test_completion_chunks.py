@@ -16,6 +16,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     TextDelta,
     ToolCalled,
     ToolDelta,
@@ -26,11 +27,9 @@ from chat.events import (
     completed,
     ends,
 )
-from chat.runs import Run, RunStatus
 from handlers.formats.completions import CompletionChunks
+from tests.stories import RUN
 from tests.strategies import logs
-
-RUN = Run("run_1", "ses_1", "ann", "msg_1", "msg_2", RunStatus.RUNNING, "scripted", 1, 1, 0, 1_795_255_200_999)
 
 
 def frames(log: list[Event], *, tools: tuple[str, ...] = (), usage: bool = False, after: int = 0) -> list[str]:
@@ -66,6 +65,35 @@ def test_stream_looks_as_openai_writes_it() -> None:
         f'data: {{{about}, "choices": [], "usage": {usage}}}',
         "id: run_1.3\ndata: [DONE]",
     ]
+
+
+def test_pages_are_annotations_in_one_chunk_before_the_end() -> None:
+    """The npm client keeps the last list that it is sent, and the Python one wants an index in each entry."""
+    page, passage = Source("source_1", "https://a.example", "A", start=1, end=3), Source("source_2", document="doc_1")
+    bare = Source("source_3", "https://b.example")
+    log: list[Event] = [page, TextDelta("Rain"), passage, bare, completed("Rain", "stop", None)]
+    *_, annotated, end = chunks(frames(log))
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert annotated["choices"][0] == {
+        "index": 0,
+        "delta": {
+            "annotations": [
+                {
+                    "index": 0,
+                    "type": "url_citation",
+                    "url_citation": {"url": "https://a.example", "title": "A", "start_index": 1, "end_index": 3},
+                },
+                {
+                    "index": 1,
+                    "type": "url_citation",
+                    "url_citation": {"url": bare.url, "title": bare.url, "start_index": 0, "end_index": 0},
+                },
+            ]
+        },
+        "logprobs": None,
+        "finish_reason": None,
+    }
+    assert len(frames([passage, completed("", "stop", None)])) == 3  # there is no annotation for a document
 
 
 def test_only_the_clients_own_calls_are_told() -> None:

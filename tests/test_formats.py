@@ -22,14 +22,12 @@ from chat.events import (
     name_of,
     payload_of,
 )
-from chat.runs import Run, RunStatus
 from handlers.formats import FORMATS, LINES, Encoder
 from handlers.formats.frames import notice, retry
+from tests.stories import RUN
 from tests.strategies import logs, texts
 
 ENCODERS = {**FORMATS, "lines": LINES}
-
-RUN = Run("run_1", "ses_1", "ann", "msg_1", "msg_2", RunStatus.RUNNING, "scripted", 1, 1, 0, 0)
 
 encoders = pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS.keys())
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat import live as chat_live
+from chat.commits import Batch
 from chat.errors import ChatError, StoreUnavailableError
 from chat.events import Event, RunCancelled, TextDelta, answer_text
 from chat.live import LiveRun, LiveRuns
@@ -212,6 +213,25 @@ async def test_foreign_run_is_read_and_then_tailed_as_long_as_it_is_followed() -
     assert (live.events, live.closed) == ([HI, THERE, STOPPED], True)
 
 
+async def test_run_that_says_more_than_one_thing_a_read_can_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Ledger(running())
+    store.say("run_1", HI)
+    read = store.events
+
+    async def read_while_it_goes_on(run_id: str, after: int, limit: int) -> Batch:
+        batch = await read(run_id, after, limit)
+        store.say("run_1", THERE)
+        return batch
+
+    monkeypatch.setattr(store, "events", read_while_it_goes_on)
+    lives = LiveRuns(store)
+    live = await soon(lives.join("run_1"))
+    assert live is not None
+    assert live.events == [HI]
+    await lives.tail()
+    assert live.events == [HI, THERE]
+
+
 async def test_tail_comes_to_its_end_however_long_it_is() -> None:
     store = Ledger(running())
     lives = LiveRuns(store)
@@ -221,6 +241,34 @@ async def test_tail_comes_to_its_end_however_long_it_is() -> None:
     while await lives.tail():
         pass
     assert (len(live.events), live.closed) == (11, True)
+
+
+async def test_tail_is_that_of_the_followed_runs_and_goes_past_the_others() -> None:
+    store = Ledger(running("run_1"), running("run_2"))
+    lives = LiveRuns(store)
+    live = await lives.join("run_1")
+    assert live is not None
+    store.say("run_2", *[HI] * 10)
+    store.say("run_1", HI)
+    assert not await lives.tail()
+    assert live.events == [HI]
+    assert lives._position == 11
+
+
+async def test_run_that_is_joined_while_the_tail_is_read_misses_nothing() -> None:
+    """Not asked for, it is not in the tail, and the tail's position goes past what it has said."""
+    store = Ledger(running("run_1"), running("run_2"))
+    lives = LiveRuns(store)
+    assert await lives.join("run_1") is not None
+    store.tails.clear()
+    reading = asyncio.create_task(lives.tail())
+    await soon(store.tailing.wait())
+    two = await lives.join("run_2")
+    assert two is not None
+    store.say("run_2", HI, STOPPED)
+    store.tails.set()
+    await soon(reading)
+    assert (two.events, two.closed) == ([HI, STOPPED], True)
 
 
 async def test_run_is_read_itself_when_the_tail_was_pruned() -> None:

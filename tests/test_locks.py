@@ -3,7 +3,10 @@
 uv lock
 uv export --frozen --no-dev --no-emit-project --no-annotate -o requirements.txt
 uv export --frozen --no-dev --extra otel --no-emit-project --no-annotate -o requirements-otel.txt
+uv export --frozen --no-dev --extra jwt --no-emit-project --no-annotate -o requirements-jwt.txt
 uv export --frozen --no-dev --extra mcp --no-emit-project --no-annotate -o requirements-mcp.txt
+uv export --frozen --no-dev --extra chatkit --no-emit-project --no-annotate -o requirements-chatkit.txt
+uv export --frozen --no-dev --extra postgres --no-emit-project --no-annotate -o requirements-postgres.txt
 uv export --frozen --no-dev --all-extras --no-emit-project --no-annotate -o requirements-all.txt
 uv export --frozen --no-emit-project --no-annotate -o requirements-dev.txt
 """
@@ -79,7 +82,14 @@ EXTRAS = PARLEY["optional-dependencies"]
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("otel", [EXTRAS["otel"]]), ("mcp", [EXTRAS["mcp"]]), ("all", list(EXTRAS.values()))],
+    [
+        ("otel", [EXTRAS["otel"]]),
+        ("jwt", [EXTRAS["jwt"]]),
+        ("mcp", [EXTRAS["mcp"]]),
+        ("chatkit", [EXTRAS["chatkit"]]),
+        ("postgres", [EXTRAS["postgres"]]),
+        ("all", list(EXTRAS.values())),
+    ],
 )
 def test_the_service_with_extras_is_installed_from_the_lock(name: str, extras: list[list[dict[str, Any]]]) -> None:
     assert pinned(ROOT / f"requirements-{name}.txt") == locked(PARLEY["dependencies"], *extras)
@@ -124,7 +134,11 @@ def _specifiers(text: str) -> frozenset[str]:
     return frozenset(text.replace(" ", "").split(","))
 
 
-@pytest.mark.parametrize("name", [*(file.name for file in ROOT.glob("requirements*.txt")), "tests/third-party.txt"])
+APART = ["tests/third-party.txt", "examples/streamlit/requirements.txt"]
+"""Environments of their own; the files that these are made from say how."""
+
+
+@pytest.mark.parametrize("name", [*(file.name for file in ROOT.glob("requirements*.txt")), *APART])
 def test_every_file_to_install_has_a_hash(name: str) -> None:
     pins = pinned(ROOT / name)
     assert pins
@@ -134,6 +148,13 @@ def test_every_file_to_install_has_a_hash(name: str) -> None:
 def test_locks_name_only_the_public_registries() -> None:
     hosts = set(re.findall(r'https?://([^/"\s]+)', (ROOT / "uv.lock").read_text()))
     assert hosts == {"pypi.org", "files.pythonhosted.org"}
-    node = json.loads((ROOT / "package-lock.json").read_text())
+    for path in APART:
+        assert re.findall(r"https?://|--(?:extra-)?index-url|--find-links", (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize("folder", [".", "examples/react"])
+def test_locks_of_node_name_only_the_public_registry(folder: str) -> None:
+    node = json.loads((ROOT / folder / "package-lock.json").read_text())
     urls = {package["resolved"] for package in node["packages"].values() if "resolved" in package}
+    assert urls
     assert [url for url in urls if not url.startswith("https://registry.npmjs.org/")] == []

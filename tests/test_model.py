@@ -291,9 +291,10 @@ async def test_huge_token_is_cut_short_in_bounded_memory() -> None:
 
 
 async def test_no_first_part_in_time_is_a_timeout() -> None:
-    async with playing(reply(End.HOLD), silence=0.1) as (upstream, model):
+    async with playing(completion(), reply(End.HOLD), silence=20, first=1) as (upstream, model):
+        await ask(model)  # what the first request takes longer for
         parts, error = await soon(ask(model))
-        await soon((await upstream.request(0)).closed.wait())
+        await soon((await upstream.request(1)).closed.wait())
     assert parts == []
     assert kind(error) == TIMEOUT
 
@@ -306,7 +307,7 @@ async def test_first_part_may_take_longer_than_the_next() -> None:
 
 
 async def test_first_part_may_be_due_sooner_than_the_next() -> None:
-    async with playing(reply(chunk("a"), 0.4, finish()), reply(End.HOLD), silence=20, first=0.2) as (_, model):
+    async with playing(reply(chunk("a"), 1.2, finish()), reply(End.HOLD), silence=20, first=1) as (_, model):
         assert await soon(ask(model)) == ([TextDelta("a"), Finished("stop")], None)
         assert kind((await soon(ask(model)))[1]) == TIMEOUT
 
@@ -320,7 +321,7 @@ async def test_no_response_in_time_is_a_timeout() -> None:
         closed.set()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server, model_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", silence=0.1) as model:
+    async with server, model_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", silence=1) as model:
         parts, error = await soon(ask(model))
         await soon(closed.wait())
     assert parts == []
@@ -332,7 +333,7 @@ async def test_no_response_in_time_is_a_timeout() -> None:
 )
 async def test_comments_and_empty_chunks_are_silence(noise: bytes) -> None:
     noises: list[Action] = [noise, 0.02] * 500
-    async with playing(reply(chunk("a"), *noises), silence=0.2) as (upstream, model):
+    async with playing(reply(chunk("a"), *noises), silence=0.2, first=20) as (upstream, model):
         parts, error = await soon(ask(model))
         await soon((await upstream.request(0)).closed.wait())
     assert parts == [TextDelta("a")]
@@ -340,8 +341,8 @@ async def test_comments_and_empty_chunks_are_silence(noise: bytes) -> None:
 
 
 async def test_every_part_starts_the_silence_anew() -> None:
-    texts: list[Action] = [0.1, chunk("a")] * 8
-    async with playing(reply(*texts, finish(), done()), silence=0.4) as (_, model):
+    texts: list[Action] = [0.15, chunk("a")] * 8
+    async with playing(reply(*texts, finish(), done()), silence=1) as (_, model):
         parts, error = await soon(ask(model))
     assert error is None
     assert len(parts) == 9
@@ -350,7 +351,7 @@ async def test_every_part_starts_the_silence_anew() -> None:
 async def test_reader_that_takes_its_time_is_not_the_upstreams_silence() -> None:
     gate = asyncio.Event()
     async with (
-        playing(reply(chunk("a"), gate, chunk("b"), finish(), done()), silence=0.2) as (_, model),
+        playing(reply(chunk("a"), gate, chunk("b"), finish(), done()), silence=0.2, first=20) as (_, model),
         aclosing(model.stream(HELLO)) as reads,
     ):
         assert await soon(anext(reads)) == [TextDelta("a")]

@@ -127,7 +127,7 @@ async def test_only_a_text_that_is_refused_is_worth_no_other_model(status: int, 
     ],
 )
 async def test_request_is_taken_up_once_an_answer_was_on_its_way(answer: Reply, *, taken: bool) -> None:
-    async with playing(answer, silence=0.1) as (_, model):
+    async with playing(answer, silence=0.1 if taken else 5) as (_, model):
         _, error = await soon(ask(model))
     assert error is not None
     assert error.taken is taken

@@ -53,6 +53,15 @@ def test_every_route_is_described_and_nothing_else(description: Description) -> 
     assert set(OPERATIONS) == routes
 
 
+def test_only_a_service_that_breaks_streams_to_order_says_how(description: Description) -> None:
+    breaking = Description(describe(ROUTES, "parley", "1.2.3", chaos=True))
+    named = {"$ref": "#/components/parameters/chaos"}
+    for path, method, operation in operations(breaking):
+        streams = "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
+        assert (named in operation.get("parameters", [])) is streams
+        assert named not in description.document["paths"][path][method].get("parameters", [])
+
+
 def test_document_is_valid_openapi(description: Description) -> None:
     errors = OpenAPIV31SpecValidator(description.document).iter_errors()
     assert [str(error) for error in errors] == []
@@ -89,12 +98,26 @@ def test_every_error_code_appears_with_its_status(description: Description) -> N
                 if "application/json" in response["content"]:  # as OpenAI says it
                     members = response["content"]["application/json"]["schema"]["allOf"][1]["properties"]
                     codes = members["error"]["properties"]["code"]["enum"]
-                    assert {openai_status(STATUS[code]) for code in codes} == {int(status)}
+                    ours = ["unauthorized" if code == "invalid_api_key" else code for code in codes]
+                    assert {openai_status(STATUS[code]) for code in ours} == {int(status)}
                     continue
                 examples = response["content"]["application/problem+json"]["examples"]
                 assert {STATUS[code] for code in examples} == {int(status)}
                 raised |= set(examples)
     assert set(STATUS) - raised == {"method_not_allowed"}  # only where no operation is
+
+
+def test_refusals_say_with_which_headers_they_come(description: Description) -> None:
+    wanted = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+    seen = set()
+    for _, _, operation in operations(description):
+        for status, response in operation["responses"].items():
+            assert ("WWW-Authenticate" in response["headers"]) is (status == "401")
+            if status in wanted:
+                described = description.resolve(response["headers"][wanted[status]])
+                assert described["schema"]["type"] in ("string", "integer")
+                seen.add(status)
+    assert seen == set(wanted)
 
 
 def test_null_is_no_default(description: Description) -> None:
@@ -107,7 +130,7 @@ def test_query_parameters_are_never_null(description: Description) -> None:
     taken = description.document["paths"]["/chat"]["get"]["parameters"]
     parameters = {parameter["name"]: parameter for parameter in map(description.resolve, taken)}
     assert parameters["message"]["required"] is True
-    assert parameters["parent_id"]["schema"] == {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+    assert parameters["parent_id"]["schema"] == {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"}
     assert parameters["stream"]["schema"] == {"type": "boolean", "default": True}
 
 
@@ -122,6 +145,7 @@ def test_every_event_has_a_schema_and_a_place_in_the_text(description: Descripti
 def test_example_streams_carry_what_the_schemas_say(description: Description) -> None:
     schemas = {name_of(event): type(event).__name__ for event in EVENTS}
     schemas |= {"run.started": "StartedView", "stream.error": "FailureView"}
+    schemas |= {"doctor.report": "DoctorReportView", "doctor.event": "DoctorEventView", "doctor.end": "DoctorEventView"}
     for name, stream in STREAMS.items():
         *records, rest = stream.frames.split("\n\n")
         assert rest == ""

@@ -21,6 +21,7 @@ from chat.runs import STATUS_OF, Run
 from store.sqlite import SqliteStore
 from tests.patience import PATIENCE, soon
 from tests.scripted import STOP, ScriptedModel, engine_on, everything, follow, message, uncounted
+from tests.store.sites import read_along
 
 SEEDS = 1_000
 AT_ONCE = 50
@@ -92,7 +93,7 @@ async def journal(engine: Engine) -> dict[str, list[tuple[int, Event]]]:
     """Everything that was ever committed, run by run."""
     logs: dict[str, list[tuple[int, Event]]] = defaultdict(list)
     position = 0
-    while (tail := await engine.store.tail(position)).entries:
+    while (tail := await read_along(engine.store, position)).entries:
         assert tail.complete
         position = tail.pos
         for run_id, seq, event in tail.entries:

@@ -4,7 +4,6 @@ import json
 import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from chat.events import (
     RunFailed,
     RunInterrupted,
     Seam,
+    Source,
     TextDelta,
     ToolApproval,
     ToolCalled,
@@ -41,10 +41,9 @@ from chat.sessions import Turn
 from chat.steps import Call, Step
 from chat.terms import NO_TERMS, Terms, ToolSpec
 from handlers.formats.responses import ResponseEvents, remembered, response_id, run_id_of
+from tests.stories import RUN
 from tests.strategies import logs
 
-RUN = Run("run_1", "ses_1", "ann", "msg_1", "msg_2", RunStatus.RUNNING, "scripted", 1, 1, 0, 1_795_255_200_999)
-GOLDEN = Path(__file__).parent / "golden" / "responses.sse"
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 THEIRS = Terms(
@@ -122,11 +121,6 @@ def now(log: list[Event], terms: Terms = NO_TERMS, run: Run = RUN) -> Any:
     view = encoder.response(run)
     assert unknown(Response.model_validate(view)) <= {"store"}
     return json.loads(json.dumps(view))
-
-
-def test_stream_looks_as_openai_writes_it() -> None:
-    """``python -m tests.test_response_events`` writes the file; what has changed in it, a commit shows."""
-    assert "\n\n".join([*told(LOG, THEIRS), ""]) == GOLDEN.read_text()
 
 
 def test_every_event_is_one_of_the_clients_types_and_the_next_number() -> None:
@@ -291,6 +285,57 @@ def test_answer_whose_log_is_gone_looks_the_same_without_the_reasoning() -> None
     assert remembered(Turn("assistant", "", [Step("", [order])]), end)[0] == ToolStarted("c1", "order")
 
 
+PAGE = Source("source_1", "https://a.example", "Rain", start=2, end=5)
+PASSAGE = Source("source_2", None, "Weather", "doc_1", "page 3", 0.5, "Wet.")
+BARE = Source("source_3", "https://b.example")
+CITED = {"type": "url_citation", "url": "https://a.example", "title": "Rain", "start_index": 2, "end_index": 5}
+
+
+def citations(output: Any) -> list[tuple[str, list[Any]]]:
+    parts = [part for item in output if item["type"] == "message" for part in item["content"]]
+    return [(part["text"], part["annotations"]) for part in parts]
+
+
+def test_sources_are_annotations_of_the_text_that_is_open() -> None:
+    log: list[Event] = [TextDelta("It ra"), PAGE, TextDelta("ins."), PASSAGE, completed("It rains.", "stop", None)]
+    events = parsed(told(log))
+    places = [event["annotation_index"] for event in events if "annotation" in event["type"]]
+    document = {"type": "file_citation", "file_id": "doc_1", "filename": "Weather", "index": 0}
+    assert places == [0, 1]
+    assert citations(events[-1]["response"]["output"]) == [("It rains.", [CITED, document])]
+    [part] = [event["part"] for event in events if event["type"] == "response.content_part.done"]
+    assert part["annotations"] == [CITED, document]
+
+
+def test_source_between_two_texts_belongs_to_the_next_and_counts_in_it() -> None:
+    calls: list[Event] = [ToolStarted("c1", "f"), ToolCalled("c1", "f", "{}"), ToolFinished("c1", "r")]
+    later = Source("source_1", "https://a.example", "Rain", start=11, end=14)
+    log: list[Event] = [TextDelta("I look. "), *calls, BARE, ReasoningDelta("Hm"), later, TextDelta(" It rains.")]
+    bare = {"type": "url_citation", "url": BARE.url, "title": BARE.url, "start_index": 0, "end_index": 0}
+    at = CITED | {"start_index": 3, "end_index": 6}
+    whole = last([*log, PAGE, completed("I look.  It rains.", "stop", None)])["response"]["output"]
+    before = CITED | {"start_index": 0, "end_index": 0}  # it is about the first text, which is done
+    assert citations(whole) == [("I look. ", []), (" It rains.", [bare, at, before])]
+
+
+def test_sources_that_no_text_follows_have_a_message_of_their_own() -> None:
+    for end in (completed("", "stop", None), RunCancelled("requested")):
+        log: list[Event] = [ReasoningDelta("Hm"), PASSAGE, PAGE, end]
+        output = last(log)["response"]["output"]
+        [(text, annotations)] = citations(output)
+        assert (text, [one["type"] for one in annotations]) == ("", ["file_citation", "url_citation"])
+        assert [item["type"] for item in output] == ["reasoning", "message"]
+    unnamed = last([TextDelta("Hi"), Source("source_9"), completed("Hi", "stop", None)])["response"]["output"]
+    file = {"type": "file_citation", "file_id": "source_9", "filename": "source_9", "index": 0}
+    assert citations(unnamed) == [("Hi", [file])]
+
+
+def test_answer_whose_log_is_gone_has_its_sources() -> None:
+    end = completed("It rains.", "stop", None)
+    log = remembered(Turn("assistant", "It rains.", sources=[PAGE, BARE]), end)
+    assert log == [TextDelta("It rains."), PAGE, BARE, end]
+
+
 def test_gap_in_the_log_is_noticed() -> None:
     encoder = ResponseEvents(NO_TERMS)
     encoder.opening(RUN, 0)
@@ -353,7 +398,3 @@ def test_batches_make_no_difference(log: list[Event], cuts: set[int]) -> None:
     for start, end in pairwise(places):
         whole += encoder.encode("run_1", start + 1, log[start:end])
     assert whole.decode() == "\n\n".join([*told(log), ""])
-
-
-if __name__ == "__main__":
-    GOLDEN.write_text("\n\n".join([*told(LOG, THEIRS), ""]))

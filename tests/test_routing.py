@@ -1,4 +1,6 @@
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -37,6 +39,13 @@ def refused(*, final: bool = False) -> ModelError:
 
 def asking(model: str = "", prefix: str = "") -> ModelRequest:
     return ModelRequest([Turn("user", "Hello")], prefix, model=model)
+
+
+def held(gate: threading.Event) -> Callable[[], None]:
+    def prepare() -> None:
+        assert gate.wait(10)
+
+    return prepare
 
 
 class Providers:
@@ -83,9 +92,46 @@ async def test_provider_has_one_client_for_all_its_models_made_when_it_is_needed
 async def test_default_may_be_connected_before_it_is_needed() -> None:
     there = Providers(a=HI, b=HI)
     router = there.router(A, B)
-    router.connect()
+    await router.connect()
+    assert there.connected == ["a"]
     await ask(router)
     assert there.connected == ["a"]
+
+
+async def test_who_asks_waits_for_what_has_to_come_before_any_client() -> None:
+    there = Providers(a=HI)
+    imported = threading.Event()
+    router = Router([A], [], there.connect, prepare=held(imported))
+    router.connect()
+    asked = asyncio.create_task(ask(router))
+    await asyncio.sleep(0)
+    assert there.connected == []
+    imported.set()
+    assert await asked == (SAID, None)
+    assert there.connected == ["a"]
+    await router.close()
+
+
+async def test_what_is_being_prepared_is_done_before_the_end() -> None:
+    there = Providers(a=HI)
+    imported = threading.Event()
+    router = Router([A], [], there.connect, prepare=held(imported))
+    router.connect()
+    closing = asyncio.create_task(router.close())
+    await asyncio.sleep(0)
+    imported.set()
+    await closing
+    assert there.models["a"].closed
+
+
+async def test_what_could_not_be_prepared_is_said_to_who_asks() -> None:
+    def prepare() -> None:
+        raise ImportError("no such module")
+
+    router = Router([A], [], Providers(a=HI).connect, prepare=prepare)
+    router.connect()
+    with pytest.raises(ImportError):
+        await ask(router)
 
 
 async def test_model_that_is_not_known_any_more_is_replaced_by_the_default() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chat import runner
+from chat import patience, runner
 from chat.commands import OnBusy
 from chat.context import Context
 from chat.engine import Engine
@@ -181,18 +181,38 @@ async def test_upstream_is_closed_when_its_words_cannot_be_stored_even_if_it_is_
         assert (ended.terminal.code, (await engine.answer(ended)).content) == ("store_unavailable", "Hi there")
 
 
-async def test_run_whose_history_cannot_be_read_has_failed(
+async def test_run_whose_history_cannot_be_read_for_long_has_failed(
     engine: Engine, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def gone(*_: object) -> None:
         raise StoreUnavailableError
 
+    monkeypatch.setattr(patience, "READ_SECONDS", 0)
     monkeypatch.setattr(engine.store, "branch", gone)
     run = await started(engine)
     [end] = await everything(engine, run.id)
     assert isinstance(end, RunFailed)
     assert (end.code, end.retryable) == ("store_unavailable", True)
     assert model.requests == []
+
+
+@pytest.mark.parametrize("name", ["terms", "branch"])
+async def test_run_waits_for_a_store_that_is_gone_for_a_moment(
+    engine: Engine, gate: asyncio.Event, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, faults = getattr(engine.store, name), [StoreUnavailableError()] * 3
+
+    async def gone_for_a_moment(*args: object) -> object:
+        if faults:
+            raise faults.pop()
+        return await read(*args)
+
+    monkeypatch.setattr(patience, "READ_PAUSE", 0.001)
+    monkeypatch.setattr(engine.store, name, gone_for_a_moment)
+    gate.set()
+    run = await started(engine)
+    assert await everything(engine, run.id) == [HI, THERE, completed("Hi there", "stop", None)]
+    assert caplog.messages.count("a run waits for the store: store_unavailable") == 1
 
 
 async def test_run_that_cannot_be_settled_does_not_hold_the_process(

@@ -199,4 +199,5 @@ async def test_collector_is_spared_where_the_process_is_ours(
     app = server.create_app(settings_in(tmp_path), model=ScriptedModel(), alone=alone)
     with logging_left_alone():
         async with app.router.lifespan_context(app):
+            await asyncio.sleep(0)  # it is what the loop does next
             assert frozen == (["all", server.COLLECT_EVERY] if alone else [])

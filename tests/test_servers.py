@@ -113,6 +113,7 @@ ANSWERS = {
         Usage(81, 46),
     ),
     "openai-refusal": Answer("I\N{RIGHT SINGLE QUOTATION MARK}d rather not.", usage=Usage(79, 5)),
+    "openai-search": Answer(),
     "openai-error": failed("Grüß", "server_error"),
     "openrouter": Answer(thought="Okay, hello.", usage=Usage(9, 33, reasoning_tokens=12)),
     "openrouter-tools": Answer(
@@ -144,6 +145,7 @@ ANSWERS = {
     ),
     "vllm-error": failed("Grüß", "500/InternalServerError"),
     "xai": Answer(thought="First, hello.", usage=Usage(32, 103, cached_tokens=6, reasoning_tokens=94)),
+    "xai-search": Answer(),
     "xai-tools": Answer(
         "",
         "Two cities.",

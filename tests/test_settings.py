@@ -1,41 +1,16 @@
-import gc
 import json
 import os
-import socket
-from collections.abc import Iterator
-from decimal import Decimal
+import resource
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 
-import server
-from chat.context import Budgets
-from chat.engine import Timing
-from chat.events import TextDelta
-from chat.memory import MemoryPolicy
-from chat.model import OpenAIModel
-from chat.policy import CrashRecovery, Policy
-from chat.ports import ModelRequest
 from chat.providers import ECHO
-from chat.routing import Choice
-from chat.usage import Price
-from server import budgets_of, memory_of, model_of, policy_of, prices_of, timing_of, tools_of
+from composition import descriptors, http_of, limits_of
+from handlers.connections import Connection
 from settings import Settings, load_settings
-from tests.asking import HELLO, ask
-from tests.serving import settings_in
-from tests.upstream import Upstream, completion
 
-
-@pytest.fixture(autouse=True)
-def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ``.env``, and no variables but those that a test sets."""
-    monkeypatch.chdir(tmp_path)
-    names = {name.upper() for name in Settings.model_fields}
-    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in names})
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 # --- where they come from
@@ -45,7 +20,7 @@ def test_without_any_setting_it_is_a_service_to_try_out() -> None:
     settings = load_settings([])
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
     assert settings.database == Path("data/parley.db")
-    assert settings.database.parent.is_dir()
+    assert Path("data").is_dir()
     assert settings.default_model.provider == ECHO
     assert settings.origins == []
 
@@ -74,13 +49,35 @@ def test_log_level_is_taken_in_any_case(level: str) -> None:
     assert load_settings([]).log_level == level.upper()
 
 
-# --- what is wrong
+# --- whose pages may ask
 
 
-def test_tools_that_are_not_there_end_the_start_with_one_line() -> None:
+ORIGINS = "https://chat.example.org, http://localhost:5173,http://a.example:443,https://[::1]:8443,https://[::80],*"
+
+
+def test_origins_are_taken_as_browsers_write_them() -> None:
+    assert load_settings(["--allowed-origins", ORIGINS]).origins == [origin.strip() for origin in ORIGINS.split(",")]
+
+
+@pytest.mark.parametrize("origins", ["*", " * ", "https://chat.example.org,*", "", None])
+def test_cookies_of_readers_of_any_page_end_the_start_with_one_line(origins: str | None) -> None:
+    os.environ["ALLOW_CREDENTIALS"] = "true"
+    if origins is not None:
+        os.environ["ALLOWED_ORIGINS"] = origins
     with pytest.raises(SystemExit) as caught:
-        tools_of(load_settings(["--tools", "examples.town_hall, nowhere.tools"]))
-    assert str(caught.value) == "Wrong setting: TOOLS: nowhere.tools cannot be imported: No module named 'nowhere'"
+        load_settings([])
+    assert str(caught.value.code) == (
+        "Wrong setting: ALLOW_CREDENTIALS: set ALLOWED_ORIGINS to the origins of your own pages, such as "
+        "https://chat.example.org: with * or without any, others' pages could ask in their readers' names"
+    )
+
+
+def test_cookies_are_taken_along_from_pages_that_are_named() -> None:
+    settings = load_settings(["--allow-credentials", "true", "--allowed-origins", "https://chat.example.org"])
+    assert (settings.allow_credentials, settings.origins) == (True, ["https://chat.example.org"])
+
+
+# --- what is wrong
 
 
 def test_mcp_servers_that_are_wrong_end_the_start_with_one_line() -> None:
@@ -101,6 +98,32 @@ def test_mcp_servers_without_the_package_are_one_line_that_says_what_to_install(
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:hush@db.example.org:5432/parley",
+        "postgres://localhost/parley",
+        "postgresql:///parley?host=/var/run/postgresql",
+        "postgresql://pooler.example.org:6543/postgres?sslmode=require&statement_cache_size=0",
+    ],
+)
+def test_postgresql_needs_no_folder(url: str) -> None:
+    settings = load_settings(["--database-url", url])
+    assert (settings.database_url, settings.database) == (url, None)
+    assert not Path("data").exists()
+    assert "hush" not in repr(settings)
+
+
+def test_postgresql_without_the_package_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as caught:
+        load_settings(["--database-url", "postgresql://ann:secret@localhost/parley"])
+    assert str(caught.value) == (
+        "Wrong setting: DATABASE_URL: the package asyncpg is missing. "
+        "Install it: ./scripts/install.sh requirements-postgres.txt"
+    )
+
+
 def test_placeholders_are_looked_up_where_settings_are() -> None:
     headers = {"one": "${ONE}", "two": "${TWO}"}
     servers = {"mcpServers": {"web": {"url": "http://localhost/mcp", "headers": headers}}}
@@ -111,12 +134,6 @@ def test_placeholders_are_looked_up_where_settings_are() -> None:
     assert server.headers == {"one": "of the file", "two": "of the environment"}
 
 
-def test_tools_bring_a_prompt_for_where_none_is_set() -> None:
-    tools = tools_of(load_settings(["--tools", "examples.town_hall"]))
-    assert policy_of(load_settings([]), prompt=tools.prompt).system_prompt == tools.prompt
-    assert policy_of(load_settings(["--system-prompt", "Mine."]), prompt=tools.prompt).system_prompt == "Mine."
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -124,7 +141,11 @@ def test_tools_bring_a_prompt_for_where_none_is_set() -> None:
         ("PORT", "65536"),
         ("WORKERS", "0"),
         ("LOG_LEVEL", "LOUD"),
-        ("DATABASE_URL", "postgres://localhost/parley"),
+        ("DATABASE_URL", "mysql://localhost/parley"),
+        ("DATABASE_URL", "postgresql://localhost"),
+        ("DATABASE_URL", "postgresql://localhost/"),
+        ("DATABASE_URL", "postgresql+asyncpg://localhost/parley"),
+        ("DATABASE_URL", "postgresql://localhost/parley?statement_cache_size=none"),
         ("DATABASE_URL", "sqlite:///"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("DATABASE_URL", "sqlite:///folder/"),
@@ -134,6 +155,16 @@ def test_tools_bring_a_prompt_for_where_none_is_set() -> None:
         ("BASE_URL", "ftp://localhost"),
         ("ALLOWED_ORIGINS", "chat.example.org"),
         ("ALLOWED_ORIGINS", "https://a.example,https://b.example/path"),
+        ("ALLOWED_ORIGINS", "https://*.example.org"),
+        ("ALLOWED_ORIGINS", "https://*"),
+        ("ALLOWED_ORIGINS", "http*://a.example"),
+        ("ALLOWED_ORIGINS", ".*"),
+        ("ALLOWED_ORIGINS", "null"),
+        ("ALLOWED_ORIGINS", "https://A.example"),
+        ("ALLOWED_ORIGINS", "https://a.example:443"),
+        ("ALLOWED_ORIGINS", "http://a.example:80"),
+        ("ALLOWED_ORIGINS", "https://ann@a.example"),
+        ("ALLOWED_ORIGINS", "https://a.example?b"),
         ("CRASH_RECOVERY", "shrug"),
         ("LEASE_SECONDS", "0"),
         ("PING_SECONDS", "0"),
@@ -170,6 +201,54 @@ def test_wrong_setting_ends_the_start_with_one_line(name: str, value: str) -> No
     assert "sk-my-secret" not in message
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "AUTH: jwt needs JWT_SECRET or JWT_JWKS_URL, and not both"),
+        ({"JWT_SECRET": "s" * 32, "JWT_JWKS_URL": "https://a.example"}, "AUTH: jwt needs JWT_SECRET or JWT_JWKS_URL,"),
+        ({"JWT_SECRET": "s" * 31}, "JWT_SECRET: use at least 32 bytes"),
+        ({"JWT_SECRET": "s" * 63, "JWT_ALGORITHMS": "HS256,HS512"}, "JWT_SECRET: use at least 64 bytes"),
+        ({"JWT_SECRET": "s" * 32, "JWT_ALGORITHMS": "none"}, "JWT_ALGORITHMS: none: use HS256,"),
+        ({"JWT_SECRET": "s" * 32, "JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS: RS256: use HS256,"),
+        ({"JWT_JWKS_URL": "login.example"}, "JWT_JWKS_URL: use http:// or https:// and a host"),
+        ({"JWT_JWKS_URL": "https://a.example"}, "JWT_JWKS_URL: set JWT_ISSUER and JWT_AUDIENCE, too"),
+        ({"JWT_JWKS_URL": "https://a.example", "JWT_ISSUER": "a"}, "JWT_JWKS_URL: set JWT_ISSUER and JWT_AUDIENCE"),
+        (
+            {"JWT_JWKS_URL": "https://a.example", "JWT_ISSUER": "a", "JWT_AUDIENCE": "b", "JWT_ALGORITHMS": "HS256"},
+            "JWT_ALGORITHMS: HS256: use RS256,",
+        ),
+    ],
+)
+def test_tokens_that_could_not_be_checked_end_the_start_with_one_line(given: dict[str, str], message: str) -> None:
+    os.environ.update(given, AUTH="jwt")
+    with pytest.raises(SystemExit) as caught:
+        load_settings([])
+    assert str(caught.value.code).startswith(f"Wrong setting: {message}")
+    assert "sss" not in str(caught.value.code)
+
+
+def test_tokens_without_the_package_are_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    os.environ.update(AUTH="jwt", JWT_SECRET="s" * 32)
+    with pytest.raises(SystemExit) as caught:
+        load_settings([])
+    install = "Install it: ./scripts/install.sh requirements-jwt.txt"
+    assert str(caught.value.code) == f"Wrong setting: AUTH: the package pyjwt is missing. {install}"
+
+
+@pytest.mark.parametrize(
+    ("given", "pinned"),
+    [
+        ({"JWT_SECRET": "s" * 32}, ["HS256"]),
+        ({"JWT_JWKS_URL": "https://a.example"}, ["RS256", "ES256"]),
+        ({"JWT_JWKS_URL": "https://a.example", "JWT_ALGORITHMS": "EdDSA"}, ["EdDSA"]),
+    ],
+)
+def test_algorithms_are_pinned_by_what_signs(given: dict[str, str], pinned: list[str]) -> None:
+    os.environ.update(given, AUTH="jwt", JWT_ISSUER="a", JWT_AUDIENCE="b")
+    assert load_settings([]).pinned_algorithms == pinned
+
+
 def test_wrong_price_is_named_with_an_example_of_a_good_one() -> None:
     os.environ["PRICES"] = '{"gpt": {"input": 1}}'
     with pytest.raises(SystemExit) as caught:
@@ -186,22 +265,6 @@ def test_wrong_budget_is_named_with_an_example_of_a_good_one() -> None:
         SystemExit, match=r"^Wrong setting: MODEL_CONTEXT_TOKENS: gpt: .*; use whole numbers of tokens,"
     ):
         load_settings([])
-
-
-def test_budgets_are_as_set(tmp_path: Path) -> None:
-    given = {"context_tokens": 1, "model_context_tokens": '{"gpt": 9}', "fallback_models": "echo"}
-    assert budgets_of(settings_in(tmp_path, **given)) == Budgets(1, {"gpt": 9}, ("echo",))
-    assert budgets_of(settings_in(tmp_path)) == Budgets()
-
-
-def test_memory_is_as_set(tmp_path: Path) -> None:
-    assert memory_of(settings_in(tmp_path)) == MemoryPolicy(summaries=True)
-    settings = settings_in(tmp_path, summaries=False, titles=True, summary_model="ollama/a", title_model="echo")
-    assert memory_of(settings) == MemoryPolicy(titles=True, summary_model="ollama/a", title_model="echo")
-    assert [target.id for target in settings.memorisers] == ["ollama/a", "echo"]
-    router = model_of(settings)
-    assert [choice.id for choice in router.choices()] == ["echo"]
-    assert router._known.keys() == {"echo", "ollama/a"}
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
@@ -281,86 +344,6 @@ def test_keys_are_not_shown() -> None:
     assert "my-secret" not in repr(settings) + str(settings) + repr(settings.model_dump())
 
 
-# --- what they lead to
-
-
-def test_prices_are_exact_and_cached_input_costs_as_all_input_if_nothing_is_said() -> None:
-    given = '{"a": {"input": 0.15, "cached": 0.075, "output": 0.6}, "b": {"input": 3, "output": 15}}'
-    prices = prices_of(load_settings(["--prices", given]))
-    assert prices == {
-        "a": Price(Decimal("0.15"), Decimal("0.6"), cached=Decimal("0.075")),
-        "b": Price(Decimal(3), Decimal(15), cached=Decimal(3)),
-    }
-    assert prices_of(load_settings([])) == {}
-
-
-@pytest.mark.parametrize(
-    ("given", "name", "base_url", "key"),
-    [
-        ({"openai_api_key": "k"}, "gpt-4o-mini", "https://api.openai.com/v1", "k"),
-        ({"openai_api_key": "k", "model_name": "gpt-x"}, "gpt-x", "https://api.openai.com/v1", "k"),
-        ({"base_url": "http://localhost:1/v1"}, "gpt-4o-mini", "http://localhost:1/v1", "none"),
-        ({"base_url": "http://localhost:1/v1", "grok_api_key": "g"}, "gpt-4o-mini", "http://localhost:1/v1", "none"),
-        ({"grok_api_key": "g"}, "grok-3-mini-latest", "https://api.x.ai/v1", "g"),
-        ({"grok_api_key": "g", "grok_model": "grok-x"}, "grok-x", "https://api.x.ai/v1", "g"),
-        ({"grok_api_key": "g", "openai_api_key": "k"}, "gpt-4o-mini", "https://api.openai.com/v1", "k"),
-    ],
-)
-def test_key_or_endpoint_makes_the_model_a_real_one(
-    tmp_path: Path, given: dict[str, Any], name: str, base_url: str, key: str
-) -> None:
-    settings = settings_in(tmp_path, **given)
-    [model] = settings.offered
-    assert (model.id, model.base_url, model.api_key) == (name, base_url, key)
-    assert model_of(settings).name == name
-
-
-@pytest.mark.parametrize(
-    "given", [{}, {"model_name": "gpt-x"}, {"model_name": "echo", "openai_api_key": "k", "grok_api_key": "g"}]
-)
-async def test_without_key_and_endpoint_or_by_its_name_the_model_is_echo(tmp_path: Path, given: dict[str, Any]) -> None:
-    router = model_of(settings_in(tmp_path, stream_delay=0, **given))
-    assert router.choices() == [Choice("echo", "echo", default=True, available=True, context_tokens=16_000)]
-    parts, _ = await ask(router)
-    assert parts[:1] == [TextDelta("secret ")]
-
-
-def test_models_are_offered_and_fall_back_as_set(tmp_path: Path) -> None:
-    settings = settings_in(
-        tmp_path, base_url="http://here/v1", model_name="groq/x", groq_api_key="g",
-        allowed_models="echo, groq/y,groq/x,,echo", fallback_models="groq/x,ollama/m",
-    )  # fmt: skip
-    assert [target.id for target in settings.offered] == ["groq/x", "echo", "groq/y"]
-    assert settings.default_model.provider == "custom"
-    assert [(target.id, target.provider) for target in settings.fallbacks] == [
-        ("groq/x", "custom"),
-        ("ollama/m", "ollama"),
-    ]
-
-
-async def test_provider_is_asked_as_set(tmp_path: Path) -> None:
-    async with Upstream(completion("Hi")) as upstream:
-        router = model_of(
-            settings_in(
-                tmp_path,
-                model_name="vllm/a/b",
-                vllm_base_url=upstream.base_url,
-                vllm_api_key="v",
-                connect_timeout=3,
-                request_timeout=4,
-                first_token_timeout=50,
-            )
-        )
-        assert (await ask(router, ModelRequest(HELLO.messages, model="vllm/a/b")))[1] is None
-        client = router._clients["vllm"]
-        await router.close()
-        [request] = upstream.requests
-    assert (request.body["model"], request.headers["authorization"]) == ("a/b", "Bearer v")
-    assert isinstance(client, OpenAIModel)
-    assert (client.name, client._first_timeout, client._silence_timeout) == ("vllm", 50, 4)
-    assert client._client.timeout == httpx2.Timeout(None, connect=3, pool=3)
-
-
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -378,92 +361,41 @@ def test_model_without_its_key_ends_the_start_with_one_line(variables: dict[str,
         load_settings([])
 
 
-def test_policy_and_timing_are_as_set(tmp_path: Path) -> None:
-    settings = settings_in(
-        tmp_path, system_prompt="Be kind", context_tokens=1, model_retries=3, max_answer_chars=4,
-        crash_recovery="interrupt", lease_seconds=5, event_retention=6,
-    )  # fmt: skip
-    assert policy_of(settings) == Policy(
-        "Be kind", Budgets(1), 3, answer_limit=4, crash_recovery=CrashRecovery.INTERRUPT
-    )
-    assert timing_of(settings) == Timing(lease=5, retention=6)
-    assert policy_of(settings_in(tmp_path)) == Policy()
-    assert timing_of(settings_in(tmp_path)) == Timing()
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("--request-rate", "many", "REQUEST_RATE: use numbers of seconds, minutes, hours or days"),
+        ("--run-rate", "0/minute", "RUN_RATE: use numbers of seconds, minutes, hours or days"),
+        ("--anonymous-rate", "ten", "ANONYMOUS_RATE: use numbers of seconds, minutes, hours or days"),
+        ("--wrong-key-rate", "1/week", "WRONG_KEY_RATE: use numbers of seconds, minutes, hours or days"),
+        ("--unlimited-addresses", "10.0.0.1/8", "UNLIMITED_ADDRESSES: 10.0.0.1/8 has host bits set; use networks"),
+        ("--max-runs", "-1", "MAX_RUNS: Input should be greater than or equal to 0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_one_line(name: str, value: str, wrong: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load_settings([name, value])
+    assert str(caught.value).startswith(f"Wrong setting: {wrong}")
 
 
-# --- the process
+def test_limits_of_all_kinds_are_taken() -> None:
+    settings = load_settings(["--request-rate", "0", "--run-rate", "5/2 minutes;1/day", "--unlimited-addresses", "0"])
+    assert (settings.request_rate, settings.unlimited_networks) == ("0", [])
+    assert limits_of(settings, float).policy == '"runs-120s";q=5;w=120, "runs-86400s";q=1;w=86400'
+    assert [str(network) for network in load_settings([]).unlimited_networks] == ["127.0.0.0/8", "::1/128"]
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[uvicorn.Config, socket.socket]]]:
-    """What would be served, and on which socket."""
-    served: list[tuple[uvicorn.Config, socket.socket]] = []
-
-    def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
-        served.append((self.config, sockets[0]))
-
-    class Multiprocess:
-        def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-            served.append((config, sockets[0]))
-
-        def run(self) -> None:
-            pass
-
-    monkeypatch.setattr(uvicorn.Server, "run", run)
-    monkeypatch.setattr(server, "Multiprocess", Multiprocess)
-    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
-    yield served
-    for _, listener in served:
-        listener.close()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_process_serves_what_its_workers_read_from_the_environment(
-    served: list[tuple[uvicorn.Config, socket.socket]], monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    arguments = ["--port", "0", "--workers", str(workers), "--openai-api-key", "sk-1", "--crash-recovery", "interrupt"]
-    arguments += ["--system-prompt", "None"]
-    monkeypatch.setattr("sys.argv", ["server.py", *arguments])
-    server.main()
-    [(config, listener)] = served
-    assert (config.app, config.workers) == ("server:app", workers)
-    again = load_settings([])
-    assert again.openai_api_key is not None
-    assert again.system_prompt is None
-    assert (again.workers, again.openai_api_key.get_secret_value()) == (workers, "sk-1")
-    assert again.crash_recovery == "interrupt"
-    assert listener.getsockname()[0] == "127.0.0.1"
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * server.SEND_BUFFER  # Linux doubles it
-    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
-
-
-def test_collector_is_at_work_again_when_all_is_imported(
-    served: list[tuple[uvicorn.Config, socket.socket]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["server.py", "--port", "0"])
-    gc.disable()  # as server.py does before its imports
+def test_process_may_have_as_many_connections_as_it_can_get() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        server.main()
-        assert gc.isenabled()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        assert descriptors() >= 256
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
-        gc.enable()
-    assert len(served) == 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_process_serves_also_where_readers_that_stall_cannot_be_dropped(
-    served: list[tuple[uvicorn.Config, socket.socket]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")  # as on macOS
-    monkeypatch.setattr("sys.argv", ["server.py", "--port", "0"])
-    server.main()
-    assert len(served) == 1
-
-
-def test_application_is_made_when_it_is_asked_for() -> None:
-    os.environ["SERVICE_NAME"] = "mine"
-    app = server.app
-    assert isinstance(app, Starlette)
-    assert app.state.service.name == "mine"
-    assert server.app is not app
-    with pytest.raises(AttributeError):
-        server.ap  # noqa: B018
+def test_where_there_is_no_httptools_uvicorn_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert http_of() is Connection
+    monkeypatch.setattr("composition.find_spec", lambda _: None)
+    assert http_of() == "auto"

@@ -23,7 +23,7 @@ async def test_wait_that_ends_in_time_is_none() -> None:
 
 
 async def test_cancellation_by_others_at_the_same_time_wins() -> None:
-    silence = SilenceLimit(0.01)
+    silence = SilenceLimit(0.5)
     waiting = asyncio.Event()
 
     async def wait() -> None:
@@ -33,8 +33,8 @@ async def test_cancellation_by_others_at_the_same_time_wins() -> None:
 
     task = asyncio.create_task(wait())
     await waiting.wait()
-    asyncio.get_running_loop().call_later(0.01, task.cancel)
-    time.sleep(0.05)  # noqa: ASYNC251 - both timers are due when the loop looks again
+    asyncio.get_running_loop().call_later(0.5, task.cancel)
+    time.sleep(0.6)  # noqa: ASYNC251 - both timers are due when the loop looks again
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -66,12 +66,3 @@ async def test_limit_that_was_shortened_stays_so_when_something_is_heard() -> No
         silence.heard()
         with pytest.raises(OverdueError), silence:
             await asyncio.wait_for(asyncio.Event().wait(), 10)
-
-
-async def test_wait_for_what_is_cut_ends_before_the_limit() -> None:
-    silence = SilenceLimit(60)
-    silence.connected = lambda: False
-    async with asyncio.timeout(10):
-        with pytest.raises(OverdueError), silence:
-            await asyncio.Event().wait()
-    assert silence.cut

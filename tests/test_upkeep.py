@@ -10,8 +10,10 @@ from chat.commands import OnBusy
 from chat.engine import Engine
 from chat.errors import StoreUnavailableError
 from chat.events import RunCancelled, TextDelta, completed
-from chat.runs import RunStatus
-from store import sqlite_journal
+from chat.runs import Run, RunStatus
+from chat.sessions import NewSession
+from store import journal
+from store.rows import Rows
 from store.sqlite import SqliteStore
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, engine_on, everything, follow, message, opened, uncounted
@@ -56,6 +58,12 @@ class Turns:
             await soon(self._taken.acquire())
 
 
+async def take(db: Rows, owner: int | None, heir: int) -> None:
+    """As another process does when an owner stands still for longer than its lease."""
+    await db.rows("DELETE FROM owners WHERE id = ?", (owner,))
+    await db.rows("UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE owner = ?", (heir, owner))
+
+
 # --- runs that are anybody's
 
 
@@ -98,6 +106,53 @@ async def test_process_that_drains_says_that_it_lives_and_takes_nothing(
     assert (await engine.run(run.id)).epoch == 1
 
 
+async def test_runs_that_are_handed_back_are_taken_at_once(file: Path) -> None:
+    gate = asyncio.Event()
+    async with engine_on(file, ScriptedModel(["there", STOP]), lease=3600) as heir:  # not by the clock
+        async with engine_on(file, ScriptedModel(["Hi ", gate]), lease=3600) as engine:
+            run = (await engine.start(message())).run
+            following = follow(engine, run.id, 0)
+            assert (await soon(anext(following))).events == [HI]
+            await soon(engine.drain(0))
+            assert [batch async for batch in following] == []
+        assert (await soon(heir.result(run.id))).status is RunStatus.COMPLETED
+        assert (await heir.run(run.id)).epoch == 2
+
+
+async def test_process_that_was_declared_dead_sends_its_followers_away_however_silent_its_model(
+    file: Path, model: ScriptedModel
+) -> None:
+    async with engine_on(file, model, lease=3600) as engine, opened(file) as other:
+        run = (await engine.start(message())).run
+        following = follow(engine, run.id, 0)
+        assert (await soon(anext(following))).events == [HI]
+        await other._database.write(lambda db: take(db, run.owner, other.owner), durable=False)
+        engine._journal.queue_moved.set()  # its next sign of life
+        assert await soon(anext(following, None)) is None
+        await soon((await model.asked(0)).closed.wait())
+
+
+async def test_followers_of_others_runs_are_sent_away_when_the_store_is_out_of_reach_for_long(
+    file: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing() -> list[Run]:
+        return []
+
+    async with engine_on(file, model) as engine, engine_on(file, ScriptedModel(), lease=0.1) as cut_off:
+        monkeypatch.setattr(cut_off.store, "claim", nothing)  # the other one may be slow, and is not dead
+        run = (await engine.start(message())).run
+        following = follow(cut_off, run.id, 0)
+        assert (await soon(anext(following))).events == [HI]
+        tails = Turns(monkeypatch, cut_off.store, "cancel_requests")
+        tails.fault = StoreUnavailableError()
+        async with opened(file) as other:
+            await other.create_session(NewSession("ses_2", "ann"))
+        assert await soon(anext(following, None)) is None
+        assert not cut_off._live.foreign
+        tails.fault = None
+        assert (await soon(anext(follow(cut_off, run.id, 0)))).events == [HI]
+
+
 # --- what others ask and commit
 
 
@@ -131,7 +186,7 @@ async def test_run_of_another_process_is_followed_to_its_end(file: Path, engine:
 async def test_everything_that_others_commit_is_read_however_much_it_is(
     file: Path, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_journal, "TAIL_ENTRIES", 2)
+    monkeypatch.setattr(journal, "TAIL_ENTRIES", 2)
     model = ScriptedModel(["Hi ", gate, *[TextDelta(f"{number} ") for number in range(6)], STOP])
     async with engine_on(file, model) as engine, engine_on(file, ScriptedModel()) as other:
         run = (await engine.start(message())).run
@@ -149,6 +204,31 @@ async def test_everything_that_others_commit_is_read_however_much_it_is(
         async with asyncio.timeout(10):
             rest = [event async for batch in following for event in batch.events]
         assert len(rest) == 7
+
+
+async def test_who_reads_along_asks_only_now_and_then_what_others_want_of_it(
+    file: Path, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ScriptedModel(["Hi ", gate, "there", asyncio.Event()])
+    async with engine_on(file, model) as engine, engine_on(file, ScriptedModel()) as other:
+        run = (await engine.start(message())).run
+        following = follow(other, run.id, 0)
+        assert (await soon(anext(following))).events == [HI]
+        requests = Turns(monkeypatch, other.store, "cancel_requests")
+        monkeypatch.setattr(upkeep, "IDLE_POLL", 3600)
+        gate.set()
+        assert (await soon(anext(following))).events == [THERE]
+        assert requests.count == 0
+
+        async def changed() -> bool:
+            return False
+
+        monkeypatch.setattr(other.store, "changed", changed)
+        await asyncio.gather(*(other._upkeep._look() for _ in range(2)))  # nothing has been committed since
+        assert requests.count == 0
+        monkeypatch.setattr(upkeep, "IDLE_POLL", 0.005)
+        await requests.next()
+        await following.aclose()
 
 
 async def test_look_that_failed_is_taken_again(file: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

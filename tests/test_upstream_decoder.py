@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.events import ModelSelected, ReasoningDelta, TextDelta, ToolStarted, Usage
+from chat.events import ModelSelected, ReasoningDelta, Source, TextDelta, ToolStarted, Usage, payload_of
 from chat.ports import Finished, Part
 from chat.sse import MAX_EVENT_BYTES
 from chat.upstream import (
@@ -324,7 +324,20 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["choices", "delta", "index", "content", "reasoning", "finish_reason", "usage", "error"]),
+            st.sampled_from(
+                [
+                    "choices",
+                    "delta",
+                    "index",
+                    "content",
+                    "reasoning",
+                    "finish_reason",
+                    "usage",
+                    "error",
+                    "citations",
+                    "annotations",
+                ]
+            ),
             inner,
         )
     ),
@@ -342,6 +355,8 @@ def test_arbitrary_json_never_raises_and_gives_parts_that_can_be_stored(values: 
             case ToolStarted(call_id, name):
                 assert call_id.encode()
                 assert name.encode()
+            case Source():
+                assert json.dumps(payload_of(part), ensure_ascii=False).encode()
             case ModelSelected():
                 pytest.fail("no server says that")
             case _:

@@ -161,6 +161,29 @@ def completion(*texts: str, reason: str = "stop") -> Reply:
     return reply(chunk("", role="assistant"), *map(chunk, texts), finish(reason), usage, done())
 
 
+def calling(call_id: str, name: str, arguments: object, *before: Action) -> Reply:
+    """An answer that calls a tool, after whatever stands before it: the JSON of the arguments comes in two pieces."""
+
+    def piece(**members: object) -> bytes:
+        return sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **members}]}}]})
+
+    written = json.dumps(arguments)
+    half = len(written) // 2
+    return reply(
+        *before,
+        piece(id=call_id, type="function", function={"name": name, "arguments": ""}),
+        piece(function={"arguments": written[:half]}),
+        piece(function={"arguments": written[half:]}),
+        finish("tool_calls"),
+        done(),
+    )
+
+
+def thought(text: str) -> bytes:
+    """The event of a token of reasoning."""
+    return sse({"choices": [{"index": 0, "delta": {"reasoning_content": text}}]})
+
+
 def chunk(text: str, **delta: object) -> bytes:
     """The event of one token."""
     return sse({"choices": [{"index": 0, "delta": {"content": text, **delta}, "finish_reason": None}]})

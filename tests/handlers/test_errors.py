@@ -98,6 +98,12 @@ async def test_wrong_method_is_told_the_right_ones(client: Client) -> None:
     assert response.headers["allow"] == "POST"
 
 
+async def test_wrong_method_is_told_those_of_all_routes_of_the_address(client: Client) -> None:
+    response = await client.put("/sessions/demo")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
+
+
 async def test_what_nobody_foresaw_is_shown_to_nobody_but_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +117,7 @@ async def test_what_nobody_foresaw_is_shown_to_nobody_but_the_log(
     assert "my secret" not in response.text
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     [unforeseen] = [line for line in lines if line["level"] == "ERROR"]
-    assert "my secret" in unforeseen["exc_info"]
+    assert "in broken\n" in unforeseen["exc_info"]
+    assert unforeseen["exc_info"].endswith("\nZeroDivisionError")
     assert unforeseen["request_id"] == response.headers["x-request-id"] == response.json()["request_id"]
     assert "a question" not in repr([line for line in lines if line["logger"] != "httpx"])  # which is the test's own

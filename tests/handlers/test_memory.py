@@ -1,7 +1,9 @@
 """Summaries and titles as clients see them, made by the echo model."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,22 @@ async def test_run_beside_the_conversation_is_refused_where_an_answer_is_meant(e
     seen = {"Last-Event-ID": f"{run_id}.1"}
     refused = await echo.post("/chat", json={"message": padded("My name is Ann"), "session_id": "s"}, headers=seen)
     assert (refused.status_code, refused.json()["code"]) == (409, "cursor_mismatch")
+
+
+async def test_retry_does_not_attach_to_a_title(tmp_path: Path) -> None:
+    """Both read the same message, where that is an answer to whose calls the client has brought the results."""
+    async with served_as_set(tmp_path, stream_delay=0, titles=True) as client:
+        look = {"type": "function", "name": "look", "parameters": None}
+        asked = {"conversation": "s", "tools": [look], "input": "/look {}"}
+        await client.post("/v1/responses", json=asked)
+        await session_with(client, "title")
+        with closing(sqlite3.connect(tmp_path / "chat.db")) as database:
+            [(title, read)] = database.execute("SELECT id, message_id FROM runs WHERE kind = 'title'").fetchall()
+        asked["input"] = [{"type": "function_call_output", "call_id": "call_look", "output": "Sun"}]
+        answered = (await client.post("/v1/responses", json=asked)).headers["x-run-id"]
+        assert (await client.get(f"/runs/{answered}")).json()["message_id"] == read
+        refused = await client.post(f"/runs/{answered}/retry", headers={"Last-Event-ID": f"{title}.1"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "cursor_mismatch")
 
 
 async def test_a_question_is_its_own_title(tmp_path: Path) -> None:

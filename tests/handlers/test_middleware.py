@@ -147,3 +147,18 @@ async def test_pages_of_other_origins_may_ask_if_they_are_allowed(
         if answer is not None:
             exposed = response.headers["access-control-expose-headers"].lower().split(", ")
             assert {"location", "x-run-id", "x-session-id", "x-user-id", "x-request-id"} <= set(exposed)
+
+
+async def test_cookies_come_along_from_pages_that_are_named_and_no_others(tmp_path: Path) -> None:
+    named = "https://chat.example.org"
+    async with served(tmp_path, allowed_origins=named, allow_credentials=True) as client:
+        for origin in (named, "https://chat.example.org.evil.example", "https://evil.example", "null"):
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Cookie": "a=b"}
+            preflight = await client.options("/chat", headers=asked)
+            response = await client.post("/chat", json={"message": "Hi"}, headers={"Origin": origin, "Cookie": "a=b"})
+            for answer in (preflight, response):
+                # A browser wants both: https://fetch.spec.whatwg.org/#cors-check
+                assert (answer.headers.get("access-control-allow-origin") == origin) is (origin == named)
+                assert "origin" in answer.headers["vary"].lower()
+            assert preflight.is_success is (origin == named)
+            assert response.headers["access-control-allow-credentials"] == "true"

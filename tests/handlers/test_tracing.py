@@ -12,9 +12,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanKind
 
 from chat.tracing import NO_TRACER
+from composition import tracer_of
 from handlers import tracing
 from handlers.tracing import OpenTelemetryTracer
-from server import tracer_of
+from server import VERSION
 from tests.patience import PATIENCE
 from tests.scripted import STOP, ScriptedModel, engine_on, everything, message
 from tests.serving import settings_in
@@ -52,7 +53,8 @@ def _exporter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def resource_of(folder: Path, **settings: str) -> Resource:
     """What its spans say of the service."""
-    async with tracer_of(settings_in(folder, otel_exporter_otlp_endpoint=ENDPOINT, **settings)) as tracer:
+    traced = settings_in(folder, otel_exporter_otlp_endpoint=ENDPOINT, **settings)
+    async with tracer_of(traced, version=VERSION) as tracer:
         assert isinstance(tracer, OpenTelemetryTracer)
         span = tracer.start("any", {}, None, SpanKind.INTERNAL)
         assert isinstance(span, Span)
@@ -63,7 +65,7 @@ async def resource_of(folder: Path, **settings: str) -> Resource:
 
 
 async def test_without_an_endpoint_nothing_is_traced(tmp_path: Path) -> None:
-    async with tracer_of(settings_in(tmp_path)) as tracer:
+    async with tracer_of(settings_in(tmp_path), version=VERSION) as tracer:
         assert tracer is NO_TRACER
     assert made == []
 
@@ -74,7 +76,7 @@ async def test_endpoint_without_its_packages_is_one_line_that_says_what_to_insta
     monkeypatch.delitem(sys.modules, "handlers.tracing")
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with caplog.at_level(logging.WARNING):
-        async with tracer_of(settings_in(tmp_path, otel_exporter_otlp_endpoint=ENDPOINT)) as tracer:
+        async with tracer_of(settings_in(tmp_path, otel_exporter_otlp_endpoint=ENDPOINT), version=VERSION) as tracer:
             assert tracer is NO_TRACER
     assert caplog.messages == [
         "No traces: opentelemetry is missing. Install it: ./scripts/install.sh requirements-otel.txt"
@@ -115,7 +117,10 @@ async def test_opentelemetry_can_be_switched_off_by_its_own_variable(
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     model, settings = ScriptedModel(["Hi ", STOP]), settings_in(tmp_path, otel_exporter_otlp_endpoint=ENDPOINT)
-    async with tracer_of(settings) as tracer, engine_on(tmp_path / "chat.db", model, tracer=tracer) as engine:
+    async with (
+        tracer_of(settings, version=VERSION) as tracer,
+        engine_on(tmp_path / "chat.db", model, tracer=tracer) as engine,
+    ):
         await everything(engine, (await engine.start(message())).run.id)
     [exporter] = made
     assert exporter.spans == []

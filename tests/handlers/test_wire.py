@@ -24,6 +24,7 @@ class Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.closed = False
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
@@ -32,7 +33,10 @@ class Socket(asyncio.Transport):
         return False
 
     def close(self) -> None:
-        pass
+        self.closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 @asynccontextmanager
@@ -102,3 +106,9 @@ async def test_nothing_is_written_for_a_client_that_has_gone(kind: type[HttpTool
         protocol.connection_lost(None)
         assert wire.write(b"a") is None
         assert socket.written == b""
+
+
+@pytest.mark.parametrize("kind", [HttpToolsProtocol, H11Protocol])
+async def test_connection_is_at_hand_for_who_wants_to_cut_it(kind: type[HttpToolsProtocol | H11Protocol]) -> None:
+    async with connected(kind) as (wire, _, socket):
+        assert wire.transport is socket

@@ -24,6 +24,8 @@ def note(text: str) -> None:
 def greet(name: str = "you") -> str:
     """Greet somebody."""
     note(f"greet {name}")
+    sys.stderr.write(f"canary-of-the-call {name}\n")
+    sys.stderr.flush()
     return f"Hello {name}"
 
 

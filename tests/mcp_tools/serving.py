@@ -19,7 +19,7 @@ from tests.scripted import UnsteadyStore
 
 ROOT = Path(__file__).parents[2]
 
-MCP_PATIENCE = 6 * PATIENCE
+MCP_PATIENCE = 2 * PATIENCE
 """A server has to import the package, and these tests share their machine."""
 
 Condition: TypeAlias = Callable[[], bool | Awaitable[bool]]

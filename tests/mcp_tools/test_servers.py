@@ -201,6 +201,17 @@ async def test_server_gets_none_of_our_keys_and_its_stderr_is_for_who_looks_clos
     ]
 
 
+async def test_what_a_server_prints_when_it_knows_what_people_say_is_only_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "mcp_tools"):
+        async with connected(tmp_path, t=on_stdio(tmp_path)) as box:
+            await until(offers(box, "t__greet"))
+            assert (await called(box, "t__greet", '{"name": "canary"}')).result == "Hello canary"
+            await until(lambda: any(record.__dict__.get("lines") for record in caplog.records))
+    assert not [record for record in caplog.records if "canary-of-the-call" in repr(record.__dict__)]
+
+
 async def test_config_says_what_is_offered_and_what_asks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = on_stdio(tmp_path, tools=["greet", "hold", "fly"], approval=["hold", "crawl"])
     async with connected(tmp_path, taken=("t__hold",), t=entry) as box:

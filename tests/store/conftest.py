@@ -6,16 +6,33 @@ import pytest
 
 from chat.ports import Store
 from store import sqlite_database
+from store.postgres import PostgresStore
 from store.sqlite import SqliteStore
+from tests import postgres
 from tests.store.files import opened_store
-from tests.store.sites import Site, SqliteSite
+from tests.store.sites import PostgresSite, Site, SqliteSite
 
 
-@pytest.fixture(params=["sqlite"])
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A database of every kind that there is a store for."""
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared(request: pytest.FixtureRequest) -> str | None:
+    """The URL of a PostgreSQL database with nothing in it; None for SQLite."""
+    return request.getfixturevalue("url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def site(shared: str | None, tmp_path: Path) -> AsyncIterator[Site]:
+    """A database of every kind that there is a store for, with nothing in it."""
     async with AsyncExitStack() as stack:
-        yield SqliteSite(tmp_path / "chat.db", stack)
+        if shared is None:
+            yield SqliteSite(tmp_path / "chat.db", stack)
+        else:
+            yield PostgresSite(shared, stack)
+
+
+@pytest.fixture
+async def postgresql(url: str) -> AsyncIterator[PostgresStore]:
+    async with postgres.opened_store(url) as store:
+        yield store
 
 
 @pytest.fixture

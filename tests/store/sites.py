@@ -5,13 +5,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
-from chat.commits import Append, Settlement
-from chat.events import Event, Terminal, answer_text
+from chat.commits import Append, Settlement, Tail
+from chat.events import Event, Source, Terminal, answer_text
 from chat.ports import Store
 from chat.runs import Run
 from chat.steps import steps_of
 from chat.usage import Share
+from store.postgres import PostgresStore
+from store.sql import SqlStore
 from store.sqlite import SqliteStore
+from tests.postgres import rows
 
 
 class Site(Protocol):
@@ -19,7 +22,7 @@ class Site(Protocol):
 
     async def process(self) -> Store: ...
 
-    def kill(self, store: Store) -> None:
+    async def kill(self, store: Store) -> None:
         """Let the others see this process as dead, although it goes on writing: its kernel is not its clock."""
         ...
 
@@ -35,9 +38,25 @@ class SqliteSite:
         await store.open()
         return store
 
-    def kill(self, store: Store) -> None:
+    async def kill(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
         store._owners.close()
+
+
+class PostgresSite:
+    def __init__(self, url: str, stack: AsyncExitStack) -> None:
+        self._url = url
+        self._stack = stack
+
+    async def process(self) -> Store:
+        store = PostgresStore(self._url)
+        self._stack.push_async_callback(store.close)
+        await store.open()
+        return store
+
+    async def kill(self, store: Store) -> None:
+        assert isinstance(store, PostgresStore)
+        await rows(self._url, "DELETE FROM owners WHERE id = $1", store._owners.id)
 
 
 def said(run: Run, *events: Event, before: Sequence[Event] = ()) -> Append:
@@ -45,8 +64,9 @@ def said(run: Run, *events: Event, before: Sequence[Event] = ()) -> Append:
     log, settlement = [*before, *events], None
     if isinstance(events[-1], Terminal):
         usage = events[-1].usage
+        sources = [event for event in log if isinstance(event, Source)]
         shares = [] if usage is None else [Share(run.model, usage)]
-        settlement = Settlement(events[-1], answer_text(log), log, steps_of(log)[0], shares)
+        settlement = Settlement(events[-1], answer_text(log), log, steps_of(log)[0], shares, sources)
     return Append(run, len(before) + 1, events, settlement)
 
 
@@ -59,3 +79,10 @@ async def logged(store: Store, run_id: str, after: int = 0, limit: int = 100) ->
         events += batch.events
         after += len(batch.events)
     return events
+
+
+async def read_along(store: Store, after: int) -> Tail:
+    """What anybody has said behind the position."""
+    assert isinstance(store, SqlStore)
+    everybody = await store._database.read(lambda db: db.rows("SELECT DISTINCT run_id FROM journal"))
+    return await store.tail(after, [run_id for (run_id,) in everybody])

@@ -12,8 +12,8 @@ from chat.errors import ChatError, StoreUnavailableError
 from chat.events import RunCancelled, TextDelta
 from chat.sessions import NewSession
 from store import sqlite_database
+from store.rows import Rows, Work
 from store.sqlite import SqliteStore
-from store.sqlite_rows import rows
 from tests.patience import PATIENCE, soon
 from tests.scripted import message
 from tests.store.files import opened_database, opened_store, started
@@ -62,10 +62,10 @@ async def test_reader_sees_one_moment_only(file: Path, sqlite: SqliteStore) -> N
     async with opened_database(file) as database:
         loop = asyncio.get_running_loop()
 
-        def twice(db: sqlite3.Connection) -> list[int]:
+        async def twice(db: Rows) -> list[int]:
             counts = []
             for number in (2, 3):
-                [(count,)] = rows(db, "SELECT count(*) FROM sessions")
+                [(count,)] = await db.rows("SELECT count(*) FROM sessions")
                 counts.append(count)
                 creating = sqlite.create_session(NewSession(f"ses_{number}", "ann"))
                 asyncio.run_coroutine_threadsafe(creating, loop).result(PATIENCE)
@@ -77,17 +77,17 @@ async def test_reader_sees_one_moment_only(file: Path, sqlite: SqliteStore) -> N
 async def test_reader_cannot_write(file: Path) -> None:
     async with opened_database(file) as database:
         with pytest.raises(StoreUnavailableError):
-            await database.read(lambda db: rows(db, "DELETE FROM sessions"))
+            await database.read(lambda db: db.rows("DELETE FROM sessions"))
 
 
 async def test_failed_write_is_undone(file: Path) -> None:
-    def work(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO claims VALUES ('k', 'f', 'r', 0)")  # which is no run
+    async def work(db: Rows) -> None:
+        await db.rows("INSERT INTO claims VALUES ('k', 'f', 'r', 0)")  # which is no run
 
     async with opened_database(file) as database:
         with pytest.raises(sqlite3.IntegrityError):  # our own mistake, and not the store's state
             await database.write(work, durable=True)
-        assert await database.read(lambda db: rows(db, "SELECT * FROM claims")) == []
+        assert await database.read(lambda db: db.rows("SELECT * FROM claims")) == []
 
 
 @pytest.mark.parametrize("level", [(False, 1), (True, 2)], ids=["NORMAL", "FULL"])
@@ -95,7 +95,7 @@ async def test_transaction_is_as_durable_as_was_asked(file: Path, level: tuple[b
     durable, synchronous = level
     async with opened_database(file) as database:
         for before in (True, False, durable):
-            [(found,)] = await database.write(lambda db: rows(db, "PRAGMA synchronous"), durable=before)
+            [(found,)] = await database.write(lambda db: db.rows("PRAGMA synchronous"), durable=before)
         assert found == synchronous
 
 
@@ -103,7 +103,7 @@ async def test_what_is_acknowledged_survives_power_loss_and_deltas_cost_no_sync(
     levels: dict[bool, list[str]] = {True: [], False: []}
     write = sqlite._database.write
 
-    async def watched(work: sqlite_database.Work[object], *, durable: bool) -> object:
+    async def watched(work: Work[object], *, durable: bool) -> object:
         levels[durable].append(doing)
         return await write(work, durable=durable)
 
@@ -135,7 +135,11 @@ async def test_what_is_acknowledged_survives_power_loss_and_deltas_cost_no_sync(
 async def test_write_waits_for_its_turn_only_so_long(sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_database, "WRITER_TIMEOUT", 0.02)
     gate = threading.Event()
-    holding = asyncio.create_task(sqlite._database.write(lambda _: gate.wait(PATIENCE), durable=False))
+
+    async def hold(_: Rows) -> None:
+        gate.wait(PATIENCE)
+
+    holding = asyncio.create_task(sqlite._database.write(hold, durable=False))
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError):
         await soon(sqlite.beat())
@@ -160,9 +164,9 @@ async def test_database_that_closes_waits_for_its_writes(file: Path) -> None:
     gate = threading.Event()
     async with opened_database(file) as database:
 
-        def work(db: sqlite3.Connection) -> None:
+        async def work(db: Rows) -> None:
             assert gate.wait(PATIENCE)
-            db.execute("INSERT INTO owners (lock) VALUES ('mine')")
+            await db.rows("INSERT INTO owners (lock) VALUES ('mine')")
 
         writing = asyncio.create_task(database.write(work, durable=True))
         await asyncio.sleep(0)
@@ -172,14 +176,14 @@ async def test_database_that_closes_waits_for_its_writes(file: Path) -> None:
         await soon(closing)
         await writing
     async with opened_database(file) as database:
-        assert len(await database.read(lambda db: rows(db, "SELECT * FROM owners"))) == 1
+        assert len(await database.read(lambda db: db.rows("SELECT * FROM owners"))) == 1
 
 
 async def test_write_whose_caller_has_gone_does_not_mix_with_the_next(file: Path) -> None:
     begun, gate = threading.Event(), threading.Event()
 
-    def work(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO owners (lock) VALUES ('first')")
+    async def work(db: Rows) -> None:
+        await db.rows("INSERT INTO owners (lock) VALUES ('first')")
         begun.set()
         assert gate.wait(PATIENCE)
         raise ValueError("undone")
@@ -190,9 +194,9 @@ async def test_write_whose_caller_has_gone_does_not_mix_with_the_next(file: Path
         writing.cancel()
         await asyncio.wait({writing})
         next_one = asyncio.create_task(
-            database.write(lambda db: rows(db, "INSERT INTO owners (lock) VALUES ('second')"), durable=True)
+            database.write(lambda db: db.rows("INSERT INTO owners (lock) VALUES ('second')"), durable=True)
         )
         await asyncio.sleep(0)
         gate.set()
         await soon(next_one)
-        assert await database.read(lambda db: rows(db, "SELECT lock FROM owners")) == [("second",)]
+        assert await database.read(lambda db: db.rows("SELECT lock FROM owners")) == [("second",)]

@@ -16,7 +16,7 @@ from chat.events import RunCancelled, TextDelta
 from store import sqlite_database
 from store.sqlite import SqliteStore
 from tests.store.files import locked, opened, opened_store, started
-from tests.store.sites import logged, said
+from tests.store.sites import logged, read_along, said
 
 STOPPED = RunCancelled("requested")
 
@@ -117,7 +117,7 @@ async def test_damage_that_is_found_later_ends_all_use_of_the_file(file: Path, m
     monkeypatch.setattr(sqlite_database, "CHECK_UP_TO", 0)  # as with a file too large to be checked first
     async with opened_store(file) as store:
         with pytest.raises(StoreCorruptError):
-            await store.tail(0)
+            await read_along(store, 0)
         for work in (store.check, store.beat, store.changed):
             with pytest.raises(StoreCorruptError):
                 await work()

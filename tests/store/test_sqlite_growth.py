@@ -13,9 +13,8 @@ from chat.runs import RunKind
 from chat.search import Search
 from chat.sessions import NewSession, Turn
 from store.sqlite import SqliteStore
-from store.sqlite_rows import rows
 from tests.store.files import opened_store
-from tests.store.sites import said
+from tests.store.sites import read_along, said
 
 SMALL = Size(sessions=120, long=240, users=1)
 LARGE = Size(sessions=600, long=2_400, users=2)
@@ -109,7 +108,7 @@ async def _runs(store: SqliteStore, meter: Meter) -> None:
         assert await store.active_run(LONG)
         await store.terms(run.id)
     with meter.of("find what every run has said"):
-        await store.tail(0)
+        await read_along(store, 0)
         await store.position()
     with meter.of("sweep"):
         await store.sweep(NOBODY_LONGER)
@@ -138,7 +137,7 @@ async def _reading(store: SqliteStore, meter: Meter) -> None:
     await store.sweep(NOBODY_LONGER)
     # Of how many parts the index is made depends on when it was last merged; their number grows with the logarithm.
     merge = "INSERT INTO messages_index (messages_index) VALUES ('optimize')"
-    await store._database.write(lambda db: rows(db, merge), durable=False)
+    await store._database.write(lambda db: db.rows(merge), durable=False)
     with meter.of("search in a short history"):
         assert len((await store.search(Search(["needle"], "searcher"))).items) == 1
     with meter.of("what a model gets to see"):

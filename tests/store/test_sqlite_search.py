@@ -15,7 +15,6 @@ from chat.ids import new_id
 from chat.search import Search
 from store import sqlite_database, sqlite_search
 from store.sqlite import SqliteStore
-from store.sqlite_rows import rows
 from tests.scripted import message
 from tests.store.files import opened_store
 from tests.store.sites import said
@@ -99,7 +98,7 @@ async def test_sweep_indexes_in_small_steps(sqlite: SqliteStore, monkeypatch: py
         await answered(sqlite, "tea " * number, "tea", f"ses_{number}")
     steps = []
     while await sqlite._database.write(sqlite_search.index, durable=False):
-        steps.append(await sqlite._database.read(lambda db: rows(db, "SELECT up_to FROM messages_indexed")))
+        steps.append(await sqlite._database.read(lambda db: db.rows("SELECT up_to FROM messages_indexed")))
     assert steps == [[(4,)], [(6,)], [(7,)], [(9,)]]
     assert not await sqlite._database.read(sqlite_search.behind)
     assert len((await sqlite.search(Search(["tea"]))).items) == 9

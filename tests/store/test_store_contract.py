@@ -410,6 +410,8 @@ async def test_long_log_is_read_in_pages_from_anywhere(store: Store, *, ended: b
         assert list(batch.events) == log[after:][: len(batch.events)]
         assert bool(batch.events) == (after < len(log))
         assert len(batch.events) <= limit
+        assert not batch.last or after + len(batch.events) >= len(log)
+        assert batch.last or ended or len(batch.events) == limit  # or it is not known yet
     if limit > 1:
         assert await logged(store, run.id, limit=limit) == log
 

@@ -117,7 +117,7 @@ async def test_runs_of_a_dead_process_are_taken_and_hold_nobody_up(site: Site, s
     answer = await answered(store)
     run = await begun(store, answer)
     waiting = (await store.start_run(message())).run
-    site.kill(store)
+    await site.kill(store)
     taken = {taken.id: taken for taken in await other.claim()}
     assert taken.keys() == {run.id, waiting.id}
     assert (taken[run.id].kind, taken[run.id].epoch) == (RunKind.SUMMARY, 2)

@@ -1,13 +1,17 @@
 """What every store does when there are several processes: runs pass on, old owners are refused, others read along."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
 from chat.commands import NewRetry, OnBusy
 from chat.events import Event, RunCancelled, Seam, TextDelta
 from chat.ports import Store
 from chat.runs import Run, RunStatus
+from tests.patience import PATIENCE
 from tests.scripted import message
-from tests.store.sites import Site, logged, said
+from tests.store.sites import Site, logged, read_along, said
 
 HI, THERE, STOPPED = TextDelta("Hi "), TextDelta("there"), RunCancelled("requested")
 
@@ -38,7 +42,7 @@ async def test_runs_of_a_process_that_lives_are_nobody_elses(store: Store, other
 async def test_runs_of_a_dead_process_are_taken_once(site: Site, store: Store, other: Store) -> None:
     run = await started(store)
     await store.commit([said(run, HI)])
-    site.kill(store)
+    await site.kill(store)
     [taken] = await other.claim()
     assert (taken.id, taken.status, taken.epoch) == (run.id, RunStatus.RUNNING, 2)
     assert taken.owner not in (None, run.owner)
@@ -52,7 +56,7 @@ async def test_trace_of_a_request_stays_with_its_run_whoever_takes_it(site: Site
     waits = (await store.start_run(message(on_busy=OnBusy.QUEUE))).run
     again = (await store.retry_run(NewRetry("run_again", run.id, "scripted", OnBusy.QUEUE, trace="another's"))).run
     assert (run.trace, waits.trace, again.trace) == ("whose", None, "another's")
-    site.kill(store)
+    await site.kill(store)
     assert [taken.trace for taken in await other.claim()] == ["whose"]
     adopted = await other.adopt(again.id)
     assert adopted is not None
@@ -78,7 +82,7 @@ async def test_single_run_can_be_handed_over_by_its_owner_alone(store: Store, ot
 async def test_what_an_old_owner_writes_is_refused(site: Site, store: Store, other: Store) -> None:
     run = await started(store)
     await store.commit([said(run, HI)])
-    site.kill(store)
+    await site.kill(store)
     [taken] = await other.claim()
     kept = await started(other, "ses_2")
     committed = await store.commit([said(run, THERE, before=[HI]), said(kept, TextDelta("not lost"))])
@@ -98,7 +102,7 @@ async def test_process_that_was_taken_for_dead_comes_back_as_a_new_owner(
     site: Site, store: Store, other: Store
 ) -> None:
     run = await started(store)
-    site.kill(store)
+    await site.kill(store)
     assert ids(await other.claim()) == {run.id}
     await store.beat()
     fresh = await started(store, "ses_2")
@@ -118,8 +122,44 @@ async def test_runs_handed_back_are_taken_at_once_and_written_by_nobody_else(sto
     assert (taken.id, taken.epoch) == (run.id, 2)
     assert (await store.commit([said(run, THERE, before=[HI])])).lost == {run.id}
     assert await logged(other, run.id) == [HI]
-    assert await other.tail(0) == await store.tail(0)
-    assert [event for _, _, event in (await other.tail(0)).entries] == [HI]
+    assert await read_along(other, 0) == await read_along(store, 0)
+    assert [event for _, _, event in (await read_along(other, 0)).entries] == [HI]
+
+
+async def test_runs_that_are_given_away_are_noticed(store: Store, other: Store) -> None:
+    given, kept = await started(store), await started(store, "ses_2")
+    await waiting(store, "ses_2")
+    assert not await other.abandoned()
+    for give in (partial(store.release, given.id), store.hand_back):
+        while await other.changed():
+            pass
+        await give()
+        async with asyncio.timeout(PATIENCE):
+            while not await other.changed():
+                await other.doorbell(0.01)
+        assert await other.abandoned()
+        taken = ids(await other.claim())
+        assert not await other.abandoned()
+    assert taken == {kept.id}
+
+
+async def test_message_whose_turn_has_come_is_noticed(store: Store, other: Store) -> None:
+    running = await started(store)
+    first = await waiting(store)
+    assert not await other.abandoned()
+    await store.commit([said(running, STOPPED)])
+    assert await other.abandoned()
+    assert ids(await other.claim()) == {first.id}
+    assert not await other.abandoned()
+
+
+async def test_process_knows_itself_by_the_owner_of_its_runs(site: Site, store: Store, other: Store) -> None:
+    run = await started(store)
+    assert store.owner == run.owner != other.owner
+    await site.kill(store)
+    assert [taken.owner for taken in await other.claim()] == [other.owner]
+    await store.beat()
+    assert store.owner not in (run.owner, other.owner)
 
 
 async def test_process_that_handed_its_runs_back_can_work_on(store: Store, other: Store) -> None:
@@ -145,7 +185,7 @@ async def test_lost_end_leaves_no_trace(site: Site, store: Store, other: Store) 
     assert (await store.commit([said(gone, THERE, STOPPED)])).lost == {gone.id}
     assert await logged(other, run.id) == [HI, STOPPED]
     assert await logged(other, gone.id) == []
-    assert [event for _, _, event in (await other.tail(0)).entries] == [HI, STOPPED]
+    assert [event for _, _, event in (await read_along(other, 0)).entries] == [HI, STOPPED]
     assert (await other.messages("ses_1", 10, None)).items[-1].content == "Hi "
 
 
@@ -175,7 +215,7 @@ async def test_sessions_do_not_wait_for_one_another(store: Store) -> None:
 async def test_waiting_run_goes_on_behind_the_run_of_a_dead_process(site: Site, store: Store, other: Store) -> None:
     running = await started(store)
     first = await waiting(store)
-    site.kill(store)
+    await site.kill(store)
     [taken] = await other.claim()
     assert taken.id == running.id
     await other.commit([said(taken, STOPPED)])
@@ -214,7 +254,7 @@ async def test_stop_reaches_the_owner_wherever_it_is_asked(store: Store, other: 
 async def test_stop_passes_on_with_the_run(site: Site, store: Store, other: Store) -> None:
     run = await started(store)
     await store.request_cancel(run.id, "requested")
-    site.kill(store)
+    await site.kill(store)
     await other.claim()
     assert list(await other.cancel_requests()) == [(run.id, "requested")]
 
@@ -237,7 +277,9 @@ async def test_commits_of_others_are_noticed_once(store: Store, other: Store) ->
     await other.changed()
     assert not await other.changed()
     await store.commit([said(run, HI)])
-    assert await other.changed()
+    async with asyncio.timeout(PATIENCE):
+        while not await other.changed():
+            await other.doorbell(0.01)
     assert not await other.changed()
 
 
@@ -250,12 +292,12 @@ async def test_tail_brings_everybodys_events_in_commit_order(store: Store, other
     middle = await reader.position()
     await store.commit([said(one, THERE, STOPPED, before=[HI])])
     entries = [(one.id, 1, HI), (two.id, 1, TextDelta("Ho")), (one.id, 2, THERE), (one.id, 3, STOPPED)]
-    whole = await reader.tail(start)
+    whole = await read_along(reader, start)
     assert (list(whole.entries), whole.complete) == (entries, True)
     assert whole.pos == await reader.position()
-    rest = await reader.tail(middle)
+    rest = await read_along(reader, middle)
     assert (list(rest.entries), rest.pos, rest.complete) == (entries[2:], whole.pos, True)
-    nothing = await reader.tail(whole.pos)
+    nothing = await read_along(reader, whole.pos)
     assert (list(nothing.entries), nothing.pos, nothing.complete) == ([], whole.pos, True)
 
 
@@ -264,7 +306,7 @@ async def test_long_tail_comes_in_pieces(store: Store) -> None:
     events = [TextDelta(str(n)) for n in range(1, 10_001)]
     await store.commit([said(run, *events)])
     position, seen = await store.position() - len(events), []
-    while (tail := await store.tail(position)).entries:
+    while (tail := await read_along(store, position)).entries:
         seen += [event for _, _, event in tail.entries]
         position = tail.pos
     assert seen == events
@@ -278,11 +320,11 @@ async def test_positions_only_grow_whatever_is_deleted(store: Store) -> None:
     kept = await started(store, "ses_2")  # its log begins behind what is deleted next
     await store.delete_session("ses_1")
     assert await store.position() == before
-    assert secret not in repr(await store.tail(0))
+    assert secret not in repr(await read_along(store, 0))
     await store.commit([said(kept, HI)])
     assert await store.position() > before
     assert await logged(store, kept.id) == [HI]
-    tail = await store.tail(before)
+    tail = await read_along(store, before)
     assert (list(tail.entries), tail.complete) == ([(kept.id, 1, HI)], True)
 
 
@@ -293,9 +335,9 @@ async def test_tail_says_when_part_of_it_has_been_pruned(store: Store, other: St
     await store.commit([said(run, HI, THERE)])
     await store.commit([said(run, end or TextDelta("!"), before=[HI, THERE])])
     await store.sweep(3600)
-    assert (await other.tail(start)).complete  # whoever reads along has until the next sweep
+    assert (await read_along(other, start)).complete  # whoever reads along has until the next sweep
     await store.sweep(3600)
-    tail = await other.tail(start)
+    tail = await read_along(other, start)
     assert tail.complete == (end is None)
     assert tail.entries[-1][:2] == (run.id, 3)
     assert await other.position() == tail.pos

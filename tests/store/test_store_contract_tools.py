@@ -21,11 +21,11 @@ from chat.events import (
 )
 from chat.ports import Store
 from chat.records import Record
-from chat.runs import Run
+from chat.runs import Run, RunStatus
 from chat.sessions import Turn
 from chat.steps import Call, Step
 from tests.scripted import message
-from tests.store.sites import Site, logged, said
+from tests.store.sites import Site, logged, read_along, said
 
 CALLED: list[Event] = [
     TextDelta("Look: "), ToolStarted("1", "f"), ToolStarted("2", "g"), ToolCalled("1", "f", '{"☃": 1}'),
@@ -124,7 +124,7 @@ async def swept(store: Store) -> int:
     """Sweeps as long as it takes to drop from the journal what nobody needs; how many entries are left."""
     for _ in range(2):
         await store.sweep(3600)
-    return len((await store.tail(0)).entries)
+    return len((await read_along(store, 0)).entries)
 
 
 async def test_run_that_waits_holds_nobody_elses_events_and_keeps_its_own(store: Store, other: Store) -> None:
@@ -160,7 +160,7 @@ async def test_runs_that_wait_again_are_put_aside_again(site: Site, store: Store
     assert await swept(store) == 1
     assert await logged(other, first.id) == [*WAITS, *DECIDED[:2], *again]
     assert await logged(other, second.id) == WAITS
-    site.kill(store)
+    await site.kill(store)
     assert {run.id for run in await other.claim()} == {first.id, second.id}
     await answered(other, session_id="ses_3")
     assert await swept(other) == 1
@@ -171,9 +171,9 @@ async def test_deleted_session_leaves_nothing_of_a_run_that_was_put_aside(store:
     run = (await store.start_run(message())).run
     await store.commit([said(run, *WAITS)])
     await store.sweep(3600)
-    assert "Look: " in repr(await store.tail(0))  # for those who read along
+    assert "Look: " in repr(await read_along(store, 0))  # for those who read along
     await store.delete_session("ses_1")
-    assert "Look: " not in repr(await store.tail(0))
+    assert "Look: " not in repr(await read_along(store, 0))
     assert await logged(store, run.id) == []
 
 
@@ -294,3 +294,25 @@ async def test_results_that_are_to_be_answered_have_half_of_the_room_and_are_kep
     assert "It has 1,000 characters" in (call.result or "")
     assert await store.turn(run.message_id) == turns[-1]
     assert await store.turn("msg_unknown") is None
+
+
+async def test_results_for_an_answer_that_is_still_being_written_are_refused(store: Store) -> None:
+    """Nothing is there to keep them: what waits in the queue for its end would be answered without them."""
+    question, called = Turn("user", "Weather?"), Call("1", "look", "{}")
+    run = (await store.start_run(message("", turns=[question]))).run
+    early = Turn("assistant", "", (Step("", (replace(called, result="Sun"),)),), id=run.answer_id)
+    asked = message("", turns=[question, early], place=Matching(), on_busy=OnBusy.QUEUE)
+    with pytest.raises(ChatError, match="run_in_progress") as refused:
+        await store.start_run(asked)
+    assert refused.value.details == {"run_id": run.id}
+    assert len((await store.messages("ses_1", 10, None)).items) == 1
+    more = message("", turns=[question, early, Turn("user", "And?")], place=Matching(), on_busy=OnBusy.QUEUE)
+    waiting = (await store.start_run(more)).run
+    assert waiting.status is RunStatus.QUEUED
+
+    await store.commit(
+        [said(run, ToolStarted("1", "look"), ToolCalled("1", "look", "{}"), completed("", "tool_calls", None))]
+    )
+    again = (await store.start_run(asked)).run
+    assert again.message_id == run.answer_id
+    assert [turn.steps for turn in await store.history(again.message_id, 10_000)] == [(), early.steps]

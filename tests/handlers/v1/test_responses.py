@@ -12,7 +12,7 @@ from chat.events import ToolDelta, ToolStarted
 from chat.ports import Finished
 from tests.patience import PATIENCE, soon
 from tests.scripted import STOP, ScriptedModel
-from tests.serving import Client, served
+from tests.serving import Client, served, served_as_set
 
 CALL = ToolStarted("1", "look"), ToolDelta("1", "{}"), Finished("tool_calls")
 LOOK = {"type": "function", "name": "look", "parameters": None}
@@ -50,6 +50,25 @@ async def test_results_that_come_once_more_are_the_same_request(tmp_path: Path) 
         assert first.json()["output"][0]["content"][0]["text"] == "Sun."
         assert again.json() == first.json()
         assert again.headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_same_request_is_answered_whatever_has_changed_since(tmp_path: Path, stream: bool) -> None:
+    asked: Any = {
+        "json": {"input": "Hi there", "model": "echo", "stream": stream},
+        "headers": {"Idempotency-Key": "key"},
+    }
+    async with served_as_set(tmp_path, model_name="echo", stream_delay=0) as client:
+        before = (await client.post("/v1/responses", json={"input": "So?"})).json()
+        asked["json"]["previous_response_id"] = before["id"]
+        first = await client.post("/v1/responses", **asked)
+    settings = {"base_url": "http://127.0.0.1:9/v1", "model_name": "another", "max_message_chars": 3}
+    async with served_as_set(tmp_path, **settings) as client:
+        again = await client.post("/v1/responses", **asked)
+        assert (again.text, again.headers["idempotency-replayed"]) == (first.text, "true")
+        assert "Hi there" in again.text
+        other = await client.post("/v1/responses", json=asked["json"] | {"input": "Ho"}, headers=asked["headers"])
+        assert (other.status_code, other.json()["error"]["code"]) == (400, "idempotency_conflict")
 
 
 async def test_response_in_a_session_that_waits_says_so(client: Client, gate: asyncio.Event) -> None:
@@ -117,3 +136,16 @@ async def test_what_another_process_has_shown_is_known_at_once(
             assert (await other.get(path)).json() == (await client.get(path)).json()
         assert events((await soon(first)).text) == whole
         assert events((await soon(second)).text) == whole[-1:]
+
+
+@pytest.mark.parametrize("depth", [100, 900, 951, 2_000])
+async def test_schema_that_could_not_be_told_back_is_refused(tmp_path: Path, depth: int) -> None:
+    """951 levels could be read, and not be written into the response's ``text``."""
+    schema = '{"a":' * depth + "1" + "}" * depth
+    body = f'{{"input": "Hi", "text": {{"format": {{"type": "json_schema", "name": "n", "schema": {schema}}}}}}}'
+    async with served(tmp_path) as client:
+        response = await client.post("/v1/responses", content=body, headers={"Content-Type": "application/json"})
+    if depth == 100:
+        assert response.json()["text"]["format"]["schema"] == json.loads(schema)
+    else:
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")

@@ -1,0 +1,193 @@
+"""Documents come in, are listed, and go."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.handlers.test_identity import made
+from tests.serving import Client, served
+
+GUIDE = {"text": "# Hours\n\nFrom nine.\n\n# Prices\n\nNothing.", "title": "Guide", "collection": "handbook"}
+MARKDOWN = GUIDE | {"media_type": "text/markdown; charset=utf-8"}
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    async with served(tmp_path, max_document_bytes=100, max_user_documents=2) as client:
+        yield client
+
+
+async def test_document_is_taken_listed_and_deleted(client: Client) -> None:
+    response = await client.post("/documents", json=MARKDOWN)
+    document = response.json()
+    assert (response.status_code, response.headers["Location"]) == (201, f"/documents/{document['document_id']}")
+    assert document.pop("created_at").endswith("Z")
+    place = f"/documents/{document.pop('document_id')}"
+    assert document == {
+        "user_id": None,
+        "collection": "handbook",
+        "title": "Guide",
+        "media_type": "text/markdown",
+        "bytes": len(GUIDE["text"]),
+        "chunks": 2,
+    }
+    assert (await client.get(place)).json() == response.json()
+    for query in ("", "?collection=handbook", "?user_id=ann"):
+        assert (await client.get(f"/documents{query}")).json() == {"documents": [response.json()], "next": None}
+    assert (await client.get("/documents?collection=other")).json() == {"documents": [], "next": None}
+    assert (await client.delete(place)).status_code == 204
+    for gone in (await client.get(place), await client.delete(place)):
+        assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+    assert (await client.get("/documents")).json()["documents"] == []
+
+
+async def test_pages_of_the_list_lead_to_its_end(client: Client) -> None:
+    for _ in range(2):
+        await client.post("/documents", json=GUIDE)
+    first = (await client.get("/documents?limit=1")).json()
+    second = (await client.get(f"/documents?limit=1&after={first['next']}")).json()
+    assert (len(first["documents"]), len(second["documents"]), second["next"]) == (1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"text": ""}, 422, "document_empty"),
+        ({"text": " \n\t "}, 422, "document_empty"),
+        ({"text": "<script>x</script>", "media_type": "text/html"}, 422, "document_empty"),
+        ({"text": "ü" * 51}, 413, "document_too_large"),
+        ({"text": "a\0b"}, 422, "document_unreadable"),
+        ({"title": "a\0b"}, 422, "document_unreadable"),
+        ({"text": "<![nothing[", "media_type": "text/html"}, 422, "document_unreadable"),
+        ({"media_type": "application/pdf"}, 415, "unsupported_media_type"),
+        ({"media_type": ""}, 415, "unsupported_media_type"),
+        ({"title": ""}, 422, "invalid_request"),
+        ({"collection": "a/b"}, 422, "invalid_request"),
+        ({"collection": "handbook\n"}, 422, "invalid_request"),
+        ({"text": None}, 422, "invalid_request"),
+    ],
+)
+async def test_what_is_no_document_is_refused(client: Client, changes: dict[str, Any], status: int, code: str) -> None:
+    response = await client.post("/documents", json=GUIDE | changes)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert (await client.get("/documents")).json()["documents"] == []
+
+
+async def test_other_encodings_and_bodies_are_refused(client: Client) -> None:
+    json = {"Content-Type": "application/json"}
+    for content in ('{"text": "Zürich"}'.encode("latin-1"), b'{"text": "\\ud83d"}'):
+        broken = await client.post("/documents", content=content, headers=json)
+        assert (broken.status_code, broken.json()["code"]) == (400, "invalid_json")
+    plain = await client.post("/documents", content=b"tea", headers={"Content-Type": "text/plain"})
+    assert (plain.status_code, plain.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_so_many_documents_may_be_there(client: Client) -> None:
+    for _ in range(2):
+        assert (await client.post("/documents", json=GUIDE)).status_code == 201
+    refused = await client.post("/documents", json=GUIDE)
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_documents")
+    assert (await client.post("/documents", json=GUIDE | {"user_id": "ann"})).status_code == 201
+
+
+async def test_shared_documents_are_read_by_all_and_deleted_by_the_operator(tmp_path: Path) -> None:
+    async with served(tmp_path, auth="keys") as client:
+        front = await made(client, "front")
+        ann, bob = front | {"X-User-Id": "ann"}, front | {"X-User-Id": "bob"}
+        shared = (await client.post("/documents", json=GUIDE, headers=front)).headers["Location"]
+        own = await client.post("/documents", json=GUIDE, headers=ann)
+        assert own.json()["user_id"] == "ann"
+        assert (await client.get(shared, headers=bob)).status_code == 200
+        refused = await client.delete(shared, headers=bob)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await client.get(own.headers["Location"], headers=bob)).status_code == 404
+        mismatch = await client.post("/documents", json=GUIDE | {"user_id": "bob"}, headers=ann)
+        assert (mismatch.status_code, mismatch.json()["code"]) == (403, "user_mismatch")
+        assert len((await client.get("/documents", headers=ann)).json()["documents"]) == 2
+        assert len((await client.get("/documents", headers=bob)).json()["documents"]) == 1
+        assert (await client.delete(own.headers["Location"], headers=ann)).status_code == 204
+        assert (await client.delete(shared, headers=front)).status_code == 204
+
+
+# --- answers from them
+
+ASK = {"message": "From when?", "stream": False}
+
+
+async def test_chat_is_answered_from_the_collection_that_it_names(client: Client) -> None:
+    document = (await client.post("/documents", json=MARKDOWN)).json()["document_id"]
+    answer = await client.post("/chat", json=ASK | {"collection": "handbook", "session_id": "s"})
+    [source] = answer.json()["sources"]
+    assert source.pop("score") > 0
+    assert source == {
+        "id": "source_1",
+        "title": "Guide",
+        "document": document,
+        "place": "Hours, paragraph 1",
+        "text": "# Hours\n\nFrom nine.",
+    }
+    assert (await client.get("/sessions/s")).json()["collection"] == "handbook"
+    later = await client.post("/chat", json=ASK | {"session_id": "s"})
+    assert [source["document"] for source in later.json()["sources"]] == [document]
+    stream = await client.get("/chat?message=Prices&collection=handbook&format=events")
+    assert stream.text.index("event: source") < stream.text.index("event: run.completed")
+    assert "Nothing." in stream.text
+
+
+async def test_collection_of_a_session_is_set_and_taken_away(client: Client) -> None:
+    await client.post("/documents", json=GUIDE)
+    made = await client.post("/sessions", json={"session_id": "s", "collection": "handbook"})
+    assert (made.status_code, made.json()["collection"]) == (201, "handbook")
+    assert (await client.patch("/sessions/s", json={"title": "T"})).json()["collection"] == "handbook"
+    assert (await client.patch("/sessions/s", json={"collection": None})).json()["collection"] is None
+    assert (await client.post("/chat", json=ASK | {"session_id": "s"})).json().get("sources", []) == []
+    assert (await client.patch("/sessions/s", json={"collection": "handbook"})).json()["collection"] == "handbook"
+
+
+async def test_collection_without_a_document_is_refused_where_it_is_named(client: Client) -> None:
+    await client.post("/documents", json=GUIDE | {"user_id": "ann"})
+    await client.post("/sessions", json={"session_id": "s", "user_id": "bob"})
+    for response in (
+        await client.post("/chat", json=ASK | {"collection": "nothing"}),
+        await client.post("/chat", json=ASK | {"collection": "handbook"}),
+        await client.post("/chat", json=ASK | {"collection": "handbook", "user_id": "bob"}),
+        await client.post("/chat", json=ASK | {"collection": "handbook", "session_id": "s"}),
+        await client.get("/chat?message=Hi&collection=nothing"),
+        await client.post("/sessions", json={"collection": "nothing"}),
+        await client.patch("/sessions/s", json={"collection": "handbook"}),
+    ):
+        assert (response.status_code, response.json()["code"]) == (422, "collection_unknown")
+    wrong = await client.post("/chat", json=ASK | {"collection": "a b"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_request")
+
+
+async def test_session_whose_documents_are_gone_goes_on_without(client: Client) -> None:
+    document = (await client.post("/documents", json=GUIDE)).headers["Location"]
+    await client.post("/chat", json=ASK | {"collection": "handbook", "session_id": "s"})
+    await client.delete(document)
+    later = await client.post("/chat", json=ASK | {"session_id": "s"})
+    assert (later.status_code, later.json().get("sources", [])) == (200, [])
+
+
+async def test_the_same_key_with_another_collection_is_another_request(client: Client) -> None:
+    for collection in ("handbook", "other"):
+        await client.post("/documents", json=GUIDE | {"collection": collection})
+    key = {"Idempotency-Key": "same"}
+    first = await client.post("/chat", json=ASK | {"collection": "handbook"}, headers=key)
+    again = await client.post("/chat", json=ASK | {"collection": "handbook"}, headers=key)
+    assert again.headers["X-Run-Id"] == first.headers["X-Run-Id"]
+    other = await client.post("/chat", json=ASK | {"collection": "other"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+
+
+async def test_passages_of_another_user_never_reach_an_answer(tmp_path: Path) -> None:
+    async with served(tmp_path, auth="keys") as client:
+        front = await made(client, "front")
+        ann, bob = front | {"X-User-Id": "ann"}, front | {"X-User-Id": "bob"}
+        await client.post("/documents", json=GUIDE | {"text": "From ten, for ann."}, headers=ann)
+        await client.post("/documents", json=GUIDE | {"text": "From noon, for all."}, headers=front)
+        for who, texts in ((ann, ["From noon, for all.", "From ten, for ann."]), (bob, ["From noon, for all."])):
+            answer = await client.post("/chat", json=ASK | {"collection": "handbook"}, headers=who)
+            assert sorted(source["text"] for source in answer.json()["sources"]) == texts
