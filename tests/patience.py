@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds after which what should happen at once is taken as not happening: many, as a busy machine stands still for some."""
+"""Seconds after which what should happen at once is taken as not happening: a busy machine stands still for some."""
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

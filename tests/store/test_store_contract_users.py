@@ -77,7 +77,9 @@ async def everything(store: Store) -> dict[str, list[Any]]:
 
     async def read(db: Rows) -> dict[str, list[Any]]:
         tables = [kind.table for kind in transfer.KINDS.values()] + ["journal"]
-        return {table: [tuple(row) for row in await db.rows(f"SELECT * FROM {table} ORDER BY 1, 2")] for table in tables}
+        return {
+            table: [tuple(row) for row in await db.rows(f"SELECT * FROM {table} ORDER BY 1, 2")] for table in tables
+        }
 
     return await store._database.read(read)
 
