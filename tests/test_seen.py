@@ -44,6 +44,7 @@ CURL = """
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Three tests of two clients, and a README without their table."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take a second to import
     pytester.makeini("[pytest]\nmarkers = client(name, *what): see there\naddopts = --strict-markers -p tests.seen")
     pytester.makepyfile(test_sdk=SDK, test_curl=CURL)
     Path("README.md").write_text(README.format(""))

@@ -141,8 +141,7 @@ async def test_what_the_database_cannot_sync_is_not_acknowledged(serve: Serve, p
             assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
             shown = [frame async for frame in stream]
     seen += [frame for frame in shown if frame.id is not None]
-    if postgres.running:  # it may have ended by itself, unable to recover
-        await postgres.stop("immediate")
+    await postgres.end()
     await postgres.start()
     await service.until_up()
     assert seen == (await service.follow(first))[: len(seen)]
