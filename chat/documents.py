@@ -129,8 +129,10 @@ class DocumentReader(Protocol):
     @property
     def media_types(self) -> Sequence[str]: ...
 
-    async def chunks(self, text: str, media_type: str) -> Sequence[Chunk]:
-        """All of the text, in chunks; none where there is nothing but white space.
+    async def chunks(self, data: bytes, media_type: str) -> Sequence[Chunk]:
+        """All of the text of a file, in chunks; none where there is nothing but white space.
+
+        ``media_type`` is one of :attr:`media_types`. Text is in UTF-8, or in UTF-16 with a byte order mark.
 
         Raises:
             ChatError: ``document_unreadable``.

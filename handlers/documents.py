@@ -15,14 +15,14 @@ from handlers.streams import cursor_of
 
 async def create_document(request: Request) -> Response:
     body, service = await body_of(request, DocumentBody), service_of(request)
-    size = _size_of(body, service.document_limit)
+    text = _text_of(body, service.document_limit)
     media_type = body.media_type.partition(";")[0].strip().lower()
     if media_type not in service.reader.media_types:
         raise ChatError("unsupported_media_type", f"media_type: one of {', '.join(service.reader.media_types)}.")
-    chunks = await service.reader.chunks(body.text, media_type)
+    chunks = await service.reader.chunks(text, media_type)
     if not chunks:
         raise ChatError("document_empty", "There is no text in the document.")
-    new = NewDocument(new_id("doc"), body.user_id, body.collection, body.title, media_type, size, chunks)
+    new = NewDocument(new_id("doc"), body.user_id, body.collection, body.title, media_type, len(text), chunks)
     document = await engine_of(request).store.add_document(new, service.documents_each)
     return JSONResponse(document_view(document), 201, {"Location": f"/documents/{document.id}"})
 
@@ -64,14 +64,16 @@ async def check_collection(request: Request, collection: str | None, session_id:
         raise ChatError("collection_unknown", "There is no document in this collection that the user may read.")
 
 
-def _size_of(body: DocumentBody, limit: int) -> int:
-    """Bytes of the document, which is text and not too large."""
-    size = len(body.text.encode())
-    if size > limit:
-        raise ChatError("document_too_large", f"A document may have {limit:,} bytes at most; this one has {size:,}.")
-    if "\0" in body.text or "\0" in body.title:
-        raise ChatError("document_unreadable", "There is a NUL in the document: it is no text, or in UTF-16.")
-    return size
+def _text_of(body: DocumentBody, limit: int) -> bytes:
+    """The document, which is not too large."""
+    text = body.text.encode()
+    if len(text) > limit:
+        raise ChatError(
+            "document_too_large", f"A document may have {limit:,} bytes at most; this one has {len(text):,}."
+        )
+    if "\0" in body.title:
+        raise ChatError("document_unreadable", "There is a NUL in the document's title.")
+    return text
 
 
 def _no_such_document() -> ChatError:

@@ -7,6 +7,7 @@ from chat.documents import CHUNK_CHARS, Chunk
 from chat.sources import label
 from knowledge import html, markdown, plain
 from knowledge.blocks import Block, Kind
+from knowledge.text import text_of
 
 HEADING_CHARS = 80
 """Of a heading, what a place says."""
@@ -23,13 +24,13 @@ PARSERS: Mapping[str, Callable[[str], Iterable[Block]]] = {
 _BREAKS = [re.compile(pattern) for pattern in (r"\n+", r"[.!?…]\s+|[。\uff01\uff1f]", r"\s+")]
 
 
-def chunks_of(text: str, media_type: str) -> list[Chunk]:
+def chunks_of(data: bytes, media_type: str) -> list[Chunk]:
     """All of the text, in order, in chunks of at most ``CHUNK_CHARS`` characters that do not reach beyond a heading.
 
     Raises:
-        UnreadableError: it is no document of this media type, which is one of :data:`PARSERS`.
+        ChatError: ``document_unreadable``: it is no document of this media type, which is one of :data:`PARSERS`.
     """
-    return list(_packed(PARSERS[media_type](text)))
+    return list(_packed(PARSERS[media_type](text_of(data))))
 
 
 def _packed(blocks: Iterable[Block]) -> Iterator[Chunk]:

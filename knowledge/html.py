@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
+from chat.errors import ChatError
 from knowledge.blocks import Block, Kind
 
 UNSEEN = frozenset(
@@ -49,18 +50,16 @@ _SPACE = re.compile(r"\s+")
 _HEADING = re.compile(r"h([1-6])")
 
 
-class UnreadableError(ValueError):
-    """The document is not what it is said to be, or it is damaged."""
-
-
 def blocks_of(text: str) -> Iterator[Block]:
-    """Raises :class:`UnreadableError`."""
+    """Raises:
+    ChatError: ``document_unreadable``.
+    """
     reader = _Reader()
     try:
         reader.feed(text)
         reader.close()
     except AssertionError as error:  # the parser's way to say that a declaration is none
-        raise UnreadableError from error
+        raise ChatError("document_unreadable", "The document cannot be read as HTML.") from error
     reader.flush()
     yield from reader.blocks
 

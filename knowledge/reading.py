@@ -10,7 +10,6 @@ from pathlib import Path
 from chat.documents import Chunk
 from chat.errors import ChatError
 from knowledge.chunks import PARSERS
-from knowledge.worker import UNREADABLE
 
 SECONDS = 20.0
 """For one document. A megabyte of HTML, the slowest kind, takes one or two."""
@@ -32,7 +31,7 @@ class Reader:
         self._seconds = seconds
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def chunks(self, text: str, media_type: str) -> Sequence[Chunk]:
+    async def chunks(self, data: bytes, media_type: str) -> Sequence[Chunk]:
         async with self._turns:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -45,7 +44,7 @@ class Reader:
             )
             try:
                 async with asyncio.timeout(self._seconds):
-                    said, _ = await process.communicate(json.dumps([media_type, text]).encode())
+                    said, _ = await process.communicate(f"{media_type}\n".encode() + data)
             except TimeoutError:
                 message = "The document took too long to take apart: it is damaged, or made to."
                 raise ChatError("document_unreadable", message) from None
@@ -53,9 +52,10 @@ class Reader:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-        if process.returncode == UNREADABLE:
-            raise ChatError("document_unreadable", f"The document cannot be read as {media_type}.")
         if process.returncode:
             logger.error("a document could not be taken apart: status %s", process.returncode)
             raise ChatError("document_unreadable", "The document could not be taken apart.")
-        return [Chunk(place, text) for place, text in json.loads(said)]
+        answer = json.loads(said)
+        if "code" in answer:
+            raise ChatError(answer["code"], answer["message"])
+        return [Chunk(place, text) for place, text in answer["chunks"]]

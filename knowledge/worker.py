@@ -1,4 +1,7 @@
-"""The process that takes documents apart: ``python -m knowledge.worker``, JSON in, JSON out.
+"""The process that takes documents apart: ``python -m knowledge.worker``.
+
+In comes a line that says the media type, and the file behind it. Out comes JSON: ``{"chunks": [[place, text], ...]}``,
+or ``{"code": ..., "message": ...}`` of a refusal.
 
 A document may be made to keep a parser busy, or to fill the memory: here it harms nobody.
 """
@@ -6,15 +9,13 @@ A document may be made to keep a parser busy, or to fill the memory: here it har
 import json
 import sys
 from contextlib import suppress
+from typing import Any
 
+from chat.errors import ChatError
 from knowledge.chunks import chunks_of
-from knowledge.html import UnreadableError
 
 MEMORY = 1 << 30
 """Bytes of address space: the interpreter has some 50 MB, and a document at its limit takes a few hundred."""
-
-UNREADABLE = 3
-"""How this process ends where the document is none."""
 
 
 def main() -> None:
@@ -22,12 +23,16 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    media_type, text = json.load(sys.stdin.buffer)
+    media_type = sys.stdin.buffer.readline().decode().rstrip("\n")
+    said: dict[str, Any]
     try:
-        chunks = chunks_of(text, media_type)
-    except (UnreadableError, MemoryError, RecursionError):
-        sys.exit(UNREADABLE)
-    sys.stdout.buffer.write(json.dumps([[chunk.place, chunk.text] for chunk in chunks]).encode())
+        chunks = chunks_of(sys.stdin.buffer.read(), media_type)
+        said = {"chunks": [[chunk.place, chunk.text] for chunk in chunks]}
+    except ChatError as refusal:
+        said = {"code": refusal.code, "message": refusal.message}
+    except (MemoryError, RecursionError):
+        said = {"code": "document_unreadable", "message": "The document takes too much memory to be taken apart."}
+    sys.stdout.buffer.write(json.dumps(said).encode())
 
 
 if __name__ == "__main__":
