@@ -17,8 +17,10 @@ async def create_document(request: Request) -> Response:
     body, service = await body_of(request, DocumentBody), service_of(request)
     text = _text_of(body, service.document_limit)
     media_type = body.media_type.partition(";")[0].strip().lower()
-    if media_type not in service.reader.media_types:
-        raise ChatError("unsupported_media_type", f"media_type: one of {', '.join(service.reader.media_types)}.")
+    texts = [known for known in service.reader.media_types if known.startswith("text/")]
+    if media_type not in texts:
+        other = f" {media_type} is sent as a file." if media_type in service.reader.media_types else ""
+        raise ChatError("unsupported_media_type", f"media_type: one of {', '.join(texts)}.{other}")
     chunks = await service.reader.chunks(text, media_type)
     if not chunks:
         raise ChatError("document_empty", "There is no text in the document.")

@@ -44,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "unsupported_media_type": 415,
     "collection_unknown": 422,
     "document_empty": 422,
+    "document_encrypted": 422,
     "document_unreadable": 422,
     "idempotency_conflict": 422,
     "model_not_allowed": 422,

@@ -17,10 +17,11 @@ class Kind(Enum):
 class Block:
     """A piece of a document with the white space behind it: all blocks, joined, are the document's text.
 
-    ``level`` is a heading's, from 1 to 6, and ``title`` what it says.
+    ``level`` is a heading's, from 1 to 6, and ``title`` what it says. ``page`` counts from 1; 0 where there is none.
     """
 
     kind: Kind
     text: str
     level: int = 0
     title: str = ""
+    page: int = 0

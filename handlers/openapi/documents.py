@@ -15,6 +15,7 @@ DOCUMENTS = {
         raises=(
             *BODY,
             "document_empty",
+            "document_encrypted",
             "document_too_large",
             "document_unreadable",
             "too_many_documents",

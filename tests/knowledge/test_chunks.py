@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 import knowledge.chunks
 from chat.documents import CHUNK_CHARS, Chunk
 from chat.errors import ChatError
+from knowledge.chunks import parser_of
 from knowledge.html import UNSEEN
 
 
 def chunks_of(text: str, media_type: str) -> list[Chunk]:
-    return knowledge.chunks.chunks_of(text.encode(), media_type)
+    return knowledge.chunks.chunks_of(text.encode(), parser_of(media_type))
 
 
 def inked(text: str) -> str:

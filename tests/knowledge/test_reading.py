@@ -6,7 +6,7 @@ import pytest
 
 from chat.documents import Chunk
 from chat.errors import ChatError
-from knowledge.chunks import chunks_of
+from knowledge.chunks import chunks_of, parser_of
 from knowledge.reading import Reader
 from tests.patience import soon
 
@@ -16,7 +16,7 @@ SLOW = b"<a " * 330_000
 
 async def test_document_is_taken_apart_in_another_process() -> None:
     text = ("# Zürich\n\n" + "A sentence. " * 500).encode()
-    assert await soon(Reader().chunks(text, "text/markdown")) == chunks_of(text, "text/markdown")
+    assert await soon(Reader().chunks(text, "text/markdown")) == chunks_of(text, parser_of("text/markdown"))
 
 
 async def test_what_cannot_be_read_is_refused() -> None:
