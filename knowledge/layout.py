@@ -5,7 +5,7 @@ size of their letters.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +25,10 @@ SPACED = 1.2
 DOUBLE = 2.5
 """Lines that are further apart than so many sizes of their letters are no neighbours: with double spacing it is 2.4."""
 
+RUNNING = 3
+"""Pages that have the same line at their top, or at their bottom, where it says nothing of what they are about."""
+
+_NUMBER = re.compile(r"\b[0-9]{1,4}\b")
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _HYPHENATED = re.compile(r"([^\W\d_])[-\u00ad\u2010]\n[ \t]*([^\W\d_]\S*)[ \t]*\n?")
@@ -57,6 +61,36 @@ def cleaned(text: str) -> str:
     return _NO_TEXT.sub("", text.translate(_LIGATURES))
 
 
+def without_running(lines: Sequence[Line]) -> list[Line]:
+    """Without what stands at the same height at the edge of several pages, with the page's number or without one.
+
+    A page of one or two lines keeps them, and large letters stay: it may be a slide, and these its heading.
+    """
+    pages: dict[int, list[int]] = defaultdict(list)
+    for place, line in enumerate(lines):
+        pages[line.page].append(place)
+    body = _body_size((line.size, len(line.text)) for line in lines)
+    alike: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for places in pages.values():
+        heights = [lines[place].y for place in places]
+        edges = {places[heights.index(max(heights))], places[heights.index(min(heights))]}
+        for place in edges:
+            if len(places) > 2 and lines[place].size <= body * LARGER and len(lines[place].text) <= HEADING_CHARS:
+                for said in _without_number(lines[place]):
+                    alike[said, round(lines[place].y)].add(place)
+    left_out = {place for places in alike.values() if len(places) >= RUNNING for place in places}
+    return [line for place, line in enumerate(lines) if place not in left_out]
+
+
+def _without_number(line: Line) -> Iterator[str]:
+    """What it says, and that with its numbers, one or all, as what they are beyond the page's: they may count pages."""
+    text = line.text.strip()
+    yield text
+    yield _NUMBER.sub(lambda found: f"\0{int(found[0]) - line.page}", text)
+    for found in _NUMBER.finditer(text):
+        yield f"{text[: found.start()]}\0{int(found[0]) - line.page}{text[found.end() :]}"
+
+
 def paragraphs_of(lines: Sequence[Line], alone: Set[int]) -> Iterator[Paragraph]:
     """The paragraphs, which end with their page. The lines at the places in ``alone`` are one each."""
     leading = _leading(lines)
@@ -72,15 +106,20 @@ def paragraphs_of(lines: Sequence[Line], alone: Set[int]) -> Iterator[Paragraph]
 
 def with_headings(paragraphs: Sequence[Paragraph]) -> Iterator[Paragraph]:
     """The same, of which those in large letters are headings; the larger, the higher."""
-    letters: Counter[float] = Counter()
-    for paragraph in paragraphs:
-        letters[_rounded(paragraph.size)] += len(paragraph.text)
-    body = letters.most_common(1)[0][0] if letters else 0.0
+    body = _body_size((paragraph.size, len(paragraph.text)) for paragraph in paragraphs)
     sizes = sorted({_rounded(each.size) for each in paragraphs if _is_heading(each, body)}, reverse=True)
     levels = {size: min(level, LEVELS) for level, size in enumerate(sizes, 1)}
     for each in paragraphs:
         level = levels[_rounded(each.size)] if _is_heading(each, body) else 0
         yield Paragraph(each.page, each.text, each.y, each.size, level)
+
+
+def _body_size(sizes: Iterable[tuple[float, int]]) -> float:
+    """The size of most letters, of how many of which size there are."""
+    letters: Counter[float] = Counter()
+    for size, number in sizes:
+        letters[_rounded(size)] += number
+    return letters.most_common(1)[0][0] if letters else 0.0
 
 
 def _leading(lines: Sequence[Line]) -> float:

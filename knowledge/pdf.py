@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from typing import Any
 
 from pypdf import PdfReader, apply_configuration
 from pypdf.errors import LimitReachedError
 
 from chat.errors import ChatError
 from knowledge.blocks import Block, Kind
-from knowledge.layout import Line, cleaned, paragraphs_of, with_headings
+from knowledge.layout import Line, cleaned, paragraphs_of, with_headings, without_running
 from knowledge.outline import Bookmark, bookmarks_of, named, under
 from knowledge.signatures import seeming
 
@@ -46,7 +47,7 @@ def blocks_of(data: bytes) -> Iterator[Block]:
         disable_legacy_handling=True,
     ):
         reader = _opened(data)
-        lines = _lines(reader)
+        lines = without_running(_lines(reader))
         if not lines:
             message = "There is no text in the PDF: its pages are empty, or images, as a scanner makes them."
             raise ChatError("document_empty", message)
@@ -102,7 +103,7 @@ def _lines(reader: PdfReader) -> list[Line]:
     for number, page in enumerate(reader.pages, 1):
         seen = _Page(number, MAX_PDF_CHARS - chars)
         with _reading(f"Page {number} of the PDF"):
-            page.extract_text(visitor_text=seen.see)
+            page.extract_text(visitor_operand_before=seen.leave_out, visitor_text=seen.see)
         seen.end_line()
         chars += seen.chars
         if chars > MAX_PDF_CHARS:
@@ -121,6 +122,21 @@ class _Page:
         self._number = number
         self._most = most
         self._parts: list[tuple[str, float, float]] = []
+        self._marked: list[bool] = []
+
+    def leave_out(self, operator: bytes, operands: list[Any], _cm: object, _tm: object) -> None:
+        """As the library calls it before it does what a page says.
+
+        Browsers write a soft hyphen that is not seen as a space, and say that it stands for one.
+        """
+        if operator in (b"BDC", b"BMC"):
+            marks = operands[-1] if operands else None
+            actual = marks.get("/ActualText") if isinstance(marks, dict) else None
+            self._marked.append(str(actual) == "\u00ad")
+        elif operator == b"EMC" and self._marked:
+            self._marked.pop()
+        elif operator == b"Tj" and self._marked and self._marked[-1]:
+            operands.clear()
 
     def see(self, text: str, cm: Sequence[float], tm: Sequence[float], _font: object, size: float) -> None:
         """As the library calls it. An error that is raised here it may take for one of the file's, and go on."""

@@ -13,7 +13,7 @@ SEEDS = 20
 LONGEST = 4_096
 """Bytes of an input: hypothesis makes an example of them."""
 
-PACKAGES = ["chat", "doctor", "handlers", "mcp_tools", "store", "settings"]
+PACKAGES = ["chat", "doctor", "handlers", "knowledge", "mcp_tools", "store", "settings"]
 
 
 def targets() -> dict[str, str]:

@@ -62,6 +62,7 @@ async def test_pages_of_the_list_lead_to_its_end(client: Client) -> None:
         ({"title": "a\0b"}, 422, "document_unreadable"),
         ({"text": "<![nothing[", "media_type": "text/html"}, 422, "document_unreadable"),
         ({"media_type": "application/pdf"}, 415, "unsupported_media_type"),
+        ({"media_type": "image/png"}, 415, "unsupported_media_type"),
         ({"media_type": ""}, 415, "unsupported_media_type"),
         ({"title": ""}, 422, "invalid_request"),
         ({"collection": "a/b"}, 422, "invalid_request"),
@@ -82,6 +83,13 @@ async def test_other_encodings_and_bodies_are_refused(client: Client) -> None:
         assert (broken.status_code, broken.json()["code"]) == (400, "invalid_json")
     plain = await client.post("/documents", content=b"tea", headers={"Content-Type": "text/plain"})
     assert (plain.status_code, plain.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_pdf_is_no_text_in_json(client: Client) -> None:
+    refused = await client.post("/documents", json=GUIDE | {"media_type": "application/pdf"})
+    assert "application/pdf is sent as a file" in refused.json()["detail"]
+    other = await client.post("/documents", json=GUIDE | {"media_type": "image/png"})
+    assert "sent as a file" not in other.json()["detail"]
 
 
 async def test_so_many_documents_may_be_there(client: Client) -> None:

@@ -64,6 +64,37 @@ def test_paragraph_goes_on_in_the_next_column() -> None:
     assert "It ends here.\n\nright 0" in chunk.text
 
 
+def numbered(said: str, about: str, size: int = 12) -> bytes:
+    lines = ((72, 700 - 14 * line, f"{about} {line}") for line in range(9))
+    return shown((72, 760, said, size), *lines, (300, 40, about * int(about[-1])))
+
+
+@pytest.mark.parametrize("said", ["Handbook", "Chapter 7: {0}", "{1} Handbook", "Page {0} of 4", "{0}", "{0} / {1}"])
+def test_what_runs_along_the_edges_of_pages_is_left_out(said: str) -> None:
+    pages = [numbered(said.format(number, number + 7), f"about {number}") for number in range(1, 5)]
+    chunks = read(pdf(*pages))
+    assert [chunk.place for chunk in chunks] == ["page 1", "page 2", "page 3", "page 4"]
+    lines = [chunk.text.split("\n") for chunk in chunks]
+    assert [each[0] for each in lines] == [f"about {number} 0" for number in range(1, 5)]
+    assert [each[-1] for each in lines] == [f"about {number}" * number for number in range(1, 5)]
+    assert read(pdf(*pages[:2]))[0].text.startswith(said.format(1, 8))
+
+
+def test_what_may_be_a_heading_is_not_left_out() -> None:
+    large = read(pdf(*(numbered("Results", f"about {number}", size=24) for number in range(4))))
+    assert all(chunk.text.startswith("Results") for chunk in large)
+    other = read(pdf(*(numbered(f"Case {number * number}", f"about {number}") for number in range(4))))
+    assert all(chunk.text.startswith("Case") for chunk in other)
+    assert len(read(pdf(*[text("Tea is free.", "So is milk.")] * 4))) == 4
+
+
+def test_soft_hyphen_that_is_not_seen_is_no_space() -> None:
+    marked = b"/Span << /ActualText <FEFF00AD> >> BDC ( ) Tj EMC"
+    other = b"/Span << /ActualText (x) >> BDC ( ) Tj EMC /P BMC ( of) Tj EMC EMC"
+    [chunk] = read(pdf(b"BT /F 12 Tf 72 700 Td (mani) Tj %s (pulation) Tj %s ET" % (marked, other)))
+    assert chunk.text == "manipulation  of"
+
+
 @pytest.mark.parametrize(
     ("lines", "joined"),
     [
