@@ -55,7 +55,7 @@ class Reader:
                     status = await process.wait()
             except TimeoutError:
                 raise _too_long() from None
-        if status == -getattr(signal, "SIGXCPU", 0) and status:
+        if sys.platform != "win32" and status == -signal.SIGXCPU:
             raise _too_long()
         if status:
             logger.error("a document could not be taken apart: status %s", status)

@@ -100,7 +100,7 @@ async def _limited_worker() -> int:
         await asyncio.sleep(0.01)
 
 
-async def test_its_process_has_no_key_no_files_and_little_of_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_process_has_no_key_and_little_of_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/db")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
