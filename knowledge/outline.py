@@ -54,19 +54,24 @@ def named(bookmarks: Sequence[Bookmark], lines: Sequence[Line]) -> frozenset[int
     return frozenset(
         place
         for place, line in enumerate(lines)
-        if line.page in by_page and any(_says(line.text, bookmark) for bookmark in by_page[line.page])
+        if line.page in by_page and _is_named(_letters(line.text), by_page[line.page])
     )
+
+
+def _is_named(letters: str, bookmarks: Sequence[Bookmark]) -> bool:
+    return any(_says(letters, bookmark) for bookmark in bookmarks)
 
 
 def under(bookmarks: Sequence[Bookmark], paragraphs: Sequence[Paragraph]) -> Iterator[Block]:
     """The paragraphs, under the headings that the outline names."""
+    letters = [_letters(paragraph.text) for paragraph in paragraphs]
     said: dict[int, Bookmark] = {}
     above: dict[int, list[Bookmark]] = defaultdict(list)
     reached = 0
     for bookmark in bookmarks:
         start = max(reached, bisect_left(paragraphs, bookmark.page, key=lambda each: each.page))
         end = bisect_right(paragraphs, bookmark.page, key=lambda each: each.page)
-        heading = next((place for place in range(start, end) if _says(paragraphs[place].text, bookmark)), None)
+        heading = next((place for place in range(start, end) if _says(letters[place], bookmark)), None)
         if heading is None:  # in other words, or as an image
             reached = next((place for place in range(start, end) if _is_above(bookmark, paragraphs[place])), end)
             above[reached].append(bookmark)
@@ -82,14 +87,14 @@ def under(bookmarks: Sequence[Bookmark], paragraphs: Sequence[Paragraph]) -> Ite
             yield Block(Kind.PARAGRAPH, f"{paragraph.text}\n\n", page=paragraph.page)
 
 
-def _says(text: str, bookmark: Bookmark) -> bool:
-    if len(text) > 2 * HEADING_CHARS:
-        return False
-    letters = _letters(text)
+def _says(letters: str, bookmark: Bookmark) -> bool:
     return letters.endswith(bookmark.letters) and len(letters) <= len(bookmark.letters) + NUMBER_CHARS
 
 
 def _letters(text: str) -> str:
+    """What headings are compared by. None of what is too long for one."""
+    if len(text) > 2 * HEADING_CHARS:
+        return ""
     return "".join(character for character in text.casefold() if character.isalnum())
 
 

@@ -16,7 +16,7 @@ from knowledge.outline import Bookmark, bookmarks_of, named, under
 from knowledge.signatures import seeming
 
 MAX_PDF_PAGES = 1_000
-"""A page of text takes some 12 ms: with more of them there would be no time for all."""
+"""A page of text takes some 14 ms: with more of them there would be no time for all."""
 
 MAX_PDF_CHARS = 20_000_000
 """Of all pages. A thousand pages of text have three million; a few bytes can show the same text again and again."""

@@ -123,4 +123,6 @@ async def _answer(process: Process, head: bytes, data: bytes) -> list[Chunk]:
 
 
 def _too_long() -> ChatError:
-    return ChatError("document_unreadable", "The document took too long to take apart: it is damaged, or made to.")
+    return ChatError(
+        "document_unreadable", "The document took too long to take apart: it is very large, damaged, or made to."
+    )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from chat.errors import ChatError
 from knowledge.chunks import chunks_of, parser_of
 
-CPU_SECONDS = 20
+CPU_SECONDS = 30
 """For one document. A megabyte of HTML takes one or two, a PDF of a thousand pages ten to fifteen."""
 
 MEMORY = 1 << 30
