@@ -25,6 +25,9 @@ SPACED = 1.2
 DOUBLE = 2.5
 """Lines that are further apart than so many sizes of their letters are no neighbours: with double spacing it is 2.4."""
 
+TITLE = 1.3
+"""What is so much larger than most of the text is a title, even if several pages have the same."""
+
 RUNNING = 3
 """Pages that have the same line at their top, or at their bottom, where it says nothing of what they are about."""
 
@@ -64,7 +67,7 @@ def cleaned(text: str) -> str:
 def without_running(lines: Sequence[Line]) -> list[Line]:
     """Without what stands at the same height at the edge of several pages, with the page's number or without one.
 
-    A page of one or two lines keeps them, and large letters stay: it may be a slide, and these its heading.
+    A page of one or two lines keeps them, and large letters stay: it may be a slide, and these its title.
     """
     pages: dict[int, list[int]] = defaultdict(list)
     for place, line in enumerate(lines):
@@ -75,7 +78,7 @@ def without_running(lines: Sequence[Line]) -> list[Line]:
         heights = [lines[place].y for place in places]
         edges = {places[heights.index(max(heights))], places[heights.index(min(heights))]}
         for place in edges:
-            if len(places) > 2 and lines[place].size <= body * LARGER and len(lines[place].text) <= HEADING_CHARS:
+            if len(places) > 2 and lines[place].size <= body * TITLE and len(lines[place].text) <= HEADING_CHARS:
                 for said in _without_number(lines[place]):
                     alike[said, round(lines[place].y)].add(place)
     left_out = {place for places in alike.values() if len(places) >= RUNNING for place in places}

@@ -24,6 +24,12 @@ MAX_PDF_CHARS = 20_000_000
 UNPACKED = 20_000_000
 """Bytes that a compressed part may have: a page's text has some thousand, a file's list of parts a megabyte or two."""
 
+SAME_LINE = 0.2
+"""Sizes of its letters by which what stands on the same line may be higher or lower."""
+
+NEXT_LINE = 0.6
+"""Sizes of its letters by which what is no index, above or below, is higher or lower: it is on another line."""
+
 HEADER_WITHIN = 1_024
 """Bytes before which a PDF has to begin: mail programs and servers have put things before it."""
 
@@ -149,14 +155,21 @@ class _Page:
             if part:
                 y = tm[4] * cm[1] + tm[5] * cm[3] + cm[5]
                 scale = math.hypot(tm[2] * cm[0] + tm[3] * cm[2], tm[2] * cm[1] + tm[3] * cm[3])
-                self._parts.append((part, y, abs(size * scale)))
+                height = abs(size * scale)
+                if part.strip() and self._parts and abs(self._parts[-1][1] - y) > NEXT_LINE * height:
+                    self.end_line()
+                self._parts.append((part, y, height))
 
     def end_line(self) -> None:
         text = cleaned("".join(part for part, _, _ in self._parts))
         if text.strip():
             _, y, size = max(self._parts, key=lambda part: len(part[0].strip()))
             known = math.isfinite(y) and math.isfinite(size) and size > 0
-            self.lines.append(Line(self._number, text, y if known else 0.0, size if known else 1.0))
+            line = Line(self._number, text, y if known else 0.0, size if known else 1.0)
+            if known and self.lines and abs(self.lines[-1].y - y) < SAME_LINE * size:  # cells of a table
+                before = self.lines.pop()
+                line = Line(self._number, f"{before.text} {text.lstrip()}", before.y, before.size)
+            self.lines.append(line)
         self._parts = []
 
 

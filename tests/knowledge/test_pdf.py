@@ -54,6 +54,13 @@ def test_paragraphs_are_what_stands_apart() -> None:
     )
 
 
+def test_cells_of_a_row_are_one_line() -> None:
+    cells = [(72 + 80 * column, 700 - 18 * row, f"{row}.{column}") for row in range(3) for column in range(3)]
+    page = b" ".join(b"q 1 0 0 1 %d %d cm BT /F 12 Tf (%s) Tj ET Q" % (x, y, said.encode()) for x, y, said in cells)
+    [chunk] = read(pdf(page))
+    assert chunk.text == "0.0 0.1 0.2\n1.0 1.1 1.2\n2.0 2.1 2.2"
+
+
 def test_paragraph_goes_on_in_the_next_column() -> None:
     left = [(72, 700 - 14 * line, f"left {line} goes on", 12) for line in range(3)]
     right = [(320, 700 - 14 * line, f"right {line} goes on", 12) for line in range(3)]
