@@ -20,6 +20,7 @@ from chat.memory import ANSWER_LIMIT, RUN_SECONDS, TAKEOVERS, Memory, MemoryPoli
 from chat.meter import NO_METER, Meter
 from chat.policy import Policy
 from chat.ports import ChatModel, Store
+from chat.retrieval import Retrieval
 from chat.room import size_of
 from chat.runner import Runner
 from chat.runs import Run, RunKind, RunStatus
@@ -74,12 +75,15 @@ class Engine:
         self.model = model
         self.tools = tools
         self.tracer = tracer
+        self.retrieval = Retrieval(store)
         self.draining = False
         self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)
         self._approvals = Approvals(store)
         self._memory = Memory(store, memory or MemoryPolicy(), policy.budgets, policy.system_prompt)
-        answers = Generation(store, self._journal, model, policy, tools, self._approvals, meter)
+        answers = Generation(
+            store, self._journal, model, policy, tools, self._approvals, meter, retrieval=self.retrieval
+        )
         memories = Generation(store, self._journal, model, _beside(policy), meter=meter, messages=self._memory.messages)
         self._runner = Runner(
             store,

@@ -33,6 +33,7 @@ from chat.patience import patiently
 from chat.policy import CrashRecovery, OverLimitError, Policy
 from chat.ports import ChatModel, ModelRequest, Store
 from chat.quotations import Quotations, quotation, quoted_in
+from chat.retrieval import Retrieval
 from chat.room import fitted_request, size_of
 from chat.runs import Run
 from chat.sessions import Turn
@@ -80,6 +81,7 @@ class Generation:
         approvals: Approvals | None = None,
         meter: Meter = NO_METER,
         messages: Messages | None = None,
+        retrieval: Retrieval | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -88,7 +90,7 @@ class Generation:
         self._tools = tools
         self._approvals = approvals or Approvals(store)
         self._meter = meter
-        self._quotations = Quotations(store, policy.budgets, policy.passage_tokens)
+        self._quotations = Quotations(store, retrieval or Retrieval(store), policy.budgets, policy.passage_tokens)
         self._messages = messages or Context(store, policy.budgets, policy.system_prompt).messages
 
     def resume(self, live: LiveRun, theirs: Collection[str] = ()) -> bool:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from chat.context import Budgets
-from chat.documents import Documents, Lookup, Passage, words_of_question
+from chat.documents import Passage
 from chat.events import Event, Source
 from chat.ports import Store
+from chat.retrieval import Retrieval
 from chat.runs import Run
 from chat.sessions import Turn
 from chat.sources import label
@@ -31,19 +32,19 @@ QUOTED = (
 class Quotations:
     """Looks for what helps to answer. ``tokens`` is the budget of all passages of a run together."""
 
-    def __init__(self, store: Store, budgets: Budgets, tokens: int) -> None:
+    def __init__(self, store: Store, retrieval: Retrieval, budgets: Budgets, tokens: int) -> None:
         self._store = store
-        self._documents: Documents = store
+        self._retrieval = retrieval
         self._budgets = budgets
         self._tokens = tokens
 
     async def found(self, run: Run, collection: str) -> Sequence[Source]:
         """The passages that fit the run's message best, of what its user may read, as far as there is room."""
         asked = await self._store.turn(run.message_id)
-        words = words_of_question(asked.content if asked is not None else "")
+        question = asked.content if asked is not None else ""
         room = min(self._tokens * BYTES_PER_TOKEN, self._budgets.least_room(run.model) // QUOTED_SHARE)
         found: list[Source] = []
-        for passage in await self._documents.passages(Lookup(words, collection, run.user_id, LOOKED_AT)):
+        for passage in await self._retrieval.passages(question, collection, run.user_id, LOOKED_AT):
             source = _source(passage)
             size = len(_line(source).encode()) + 1
             if size <= room:
