@@ -11,6 +11,7 @@ from typing import Literal
 
 from chat.context import Budgets
 from chat.echo import EchoModel
+from chat.embeddings import Embedder
 from chat.engine import Timing
 from chat.functions import load_tools
 from chat.memory import MemoryPolicy
@@ -73,6 +74,25 @@ def model_of(settings: Settings) -> Router:
     )
 
 
+def embedder_of(settings: Settings) -> Embedder | None:
+    """The model that makes embeddings. They are kept under its name, and that of their dimensions where it is set."""
+    target = settings.embedder
+    if target is None:
+        return None
+    logger.info("Embeddings: %s at %s", target.id, without_password(target.base_url))
+    from chat.model import OpenAIEmbedder  # here, because who has none may need no SDK
+
+    dimensions = settings.embedding_dimensions
+    return OpenAIEmbedder(
+        name=target.id if dimensions is None else f"{target.id}, {dimensions} dimensions",
+        base_url=target.base_url,
+        api_key=target.api_key,
+        model=target.name,
+        dimensions=dimensions,
+        connect_timeout=settings.connect_timeout,
+    )
+
+
 def _import_sdk() -> None:
     """It takes half a second and 30 MB that echo does not need; and for a stored answer nobody has to wait for it."""
     import chat.model  # noqa: F401
@@ -81,7 +101,7 @@ def _import_sdk() -> None:
 def store_of(settings: Settings) -> SqlStore:
     """The store that DATABASE_URL names."""
     if settings.database is not None:
-        return SqliteStore(settings.database, lease=settings.lease_seconds)
+        return SqliteStore(settings.database, lease=settings.lease_seconds, near=settings.embedding_model is not None)
     from store.postgres import PostgresStore  # here, because who has a file needs no asyncpg
 
     return PostgresStore(settings.database_url, lease=settings.lease_seconds)

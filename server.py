@@ -35,6 +35,7 @@ from chat.routing import Router
 from composition import (
     budgets_of,
     door_of,
+    embedder_of,
     guard_of,
     http_of,
     limits_of,
@@ -121,6 +122,7 @@ def create_app(
         warn_of_strangers(settings)
         router = app.state.router = model_of(settings) if model is None else Router.alone(model, budgets_of(settings))
         connecting = router.connect()
+        embedder = embedder_of(settings)
         store = store_of(settings)
         try:
             async with tracer_of(settings, version=VERSION) as tracer, _opened(store), servers():
@@ -134,6 +136,7 @@ def create_app(
                     prices=prices_of(settings),
                     meter=metrics or NO_METER,
                     tracer=tracer,
+                    embedder=embedder,
                 )
                 async with engine.running():
                     with _drained_on_signals(engine, pulse, settings.drain_seconds):
@@ -143,6 +146,8 @@ def create_app(
                             yield {PLACE: door}
         finally:
             await router.close()
+            if embedder is not None:
+                await embedder.close()
 
     origins = settings.origins
     app = _Application(

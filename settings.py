@@ -24,7 +24,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from chat.prompts import Template
-from chat.providers import PRESETS, Directory, Target
+from chat.providers import CUSTOM, ECHO, KEYLESS, PRESETS, Directory, Target
+from chat.vectors import MAX_DIMENSIONS
 
 if TYPE_CHECKING:
     from mcp_tools.config import ServerConfig
@@ -111,6 +112,16 @@ class Settings(BaseSettings):
     vllm_api_key: SecretStr | None = Field(None, description="Key for `vllm/...`, if it wants one.")
     ollama_base_url: str = Field("http://localhost:11434/v1", repr=False, description="Where `ollama/...` is.")
     vllm_base_url: str = Field("http://localhost:8000/v1", repr=False, description="Where `vllm/...` is.")
+    embedding_model: str | None = Field(
+        None, description="Model that makes documents' embeddings; default none: they are found by words alone."
+    )
+    embedding_dimensions: int | None = Field(
+        None, ge=1, le=MAX_DIMENSIONS, description="Numbers of each; default as many as the model has."
+    )
+    embedding_base_url: str | None = Field(
+        None, repr=False, description="OpenAI-compatible endpoint for them, if it is none of the models'."
+    )
+    embedding_api_key: SecretStr | None = Field(None, description="Key for it, if it wants one.")
     system_prompt: str | None = Field(None, description="System message sent before every conversation.")
     templates_dir: Path | None = Field(None, description="Folder of prompt templates: NAME.txt, NAME.md or NAME.j2.")
     request_timeout: float = Field(30, gt=0, description="Longest silence of the model, in seconds.")
@@ -225,6 +236,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "base_url",
+        "embedding_base_url",
         "ollama_base_url",
         "vllm_base_url",
         "otel_exporter_otlp_endpoint",
@@ -235,6 +247,13 @@ class Settings(BaseSettings):
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
             raise ValueError("use http:// or https:// and a host")
+        return value
+
+    @field_validator("embedding_model")
+    @classmethod
+    def _comparable(cls, value: str | None) -> str | None:
+        if value is not None and find_spec("numpy") is None:
+            raise ValueError("the package numpy is missing. Install it: ./scripts/install.sh requirements-vectors.txt")
         return value
 
     @field_validator("allowed_origins")
@@ -297,7 +316,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _models_have_keys(self) -> Self:
-        for name in ("default_model", "offered", "fallbacks", "memorisers"):
+        for name in ("default_model", "offered", "fallbacks", "memorisers", "embedder"):
             getattr(self, name)
         return self
 
@@ -358,6 +377,24 @@ class Settings(BaseSettings):
     def memorisers(self) -> list[Target]:
         """The models that are named for summaries and titles."""
         return self._targets([name for name in (self.summary_model, self.title_model) if name is not None])
+
+    @property
+    def embedder(self) -> Target | None:
+        """The model that makes embeddings; None where nobody wants any."""
+        if self.embedding_model is None:
+            return None
+        if self.embedding_model == ECHO:
+            raise ValueError("EMBEDDING_MODEL: echo makes no embeddings")
+        if self.embedding_base_url is None:
+            return self._directory().find(self.embedding_model)
+        key = self.embedding_api_key
+        return Target(
+            self.embedding_model,
+            CUSTOM,
+            self.embedding_model,
+            self.embedding_base_url,
+            KEYLESS if key is None else key.get_secret_value(),
+        )
 
     def _found(self, names: str | None) -> list[Target]:
         return self._targets(_split(names))

@@ -47,7 +47,8 @@ class NewDocument:
 class Document:
     """A document as the store knows it, see :class:`NewDocument`.
 
-    ``chunks`` is their number; ``created_at`` is in milliseconds since 1970.
+    ``chunks`` is their number, ``embedded`` of how many the embedding is there; ``created_at`` is in milliseconds since
+    1970.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Document:
     bytes: int
     chunks: int
     created_at: int
+    embedded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

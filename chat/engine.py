@@ -10,6 +10,8 @@ from typing import Any
 
 from chat.approvals import Approvals
 from chat.commands import NewRetry, NewRun, Started
+from chat.embedding import Embedding
+from chat.embeddings import Embedder
 from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
 from chat.events import RunCancelled, RunCompleted, Terminal
 from chat.following import Follower, Push
@@ -70,12 +72,13 @@ class Engine:
         prices: Prices | None = None,
         meter: Meter = NO_METER,
         tracer: Tracer = NO_TRACER,
+        embedder: Embedder | None = None,
     ) -> None:
         self.store = store
         self.model = model
         self.tools = tools
         self.tracer = tracer
-        self.retrieval = Retrieval(store)
+        self.retrieval = Retrieval(store, embedder)
         self.draining = False
         self._journal = Journal(store, window=timing.window, meter=meter)
         self._live = LiveRuns(store)
@@ -105,6 +108,7 @@ class Engine:
             retention=timing.retention,
             history=timing.history,
             expire=self._expire,
+            embedding=None if embedder is None else Embedding(store, embedder),
         )
         self._background: set[asyncio.Task[Any]] = set()
 

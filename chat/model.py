@@ -8,34 +8,24 @@ import asyncio
 import json
 import logging
 import math
-import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from email.utils import mktime_tz, parsedate_tz
 from typing import TypeAlias
 
 import aiohttp
 import httpx2
-from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+from openai import APIConnectionError, AsyncOpenAI, DefaultAioHttpClient, Omit, OpenAIError, omit
 
 from chat.errors import ModelError
+from chat.messages import messages_of, tool_of
 from chat.ports import Hear, ModelRequest, Part
 from chat.providers import KEYLESS, NO_PLACEHOLDERS, Placeholders
 from chat.silence import OverdueError, SilenceLimit
-from chat.steps import Step
 from chat.tap import Lingering, Listen, Tap
-from chat.terms import ToolSpec
 from chat.upstream import CompletionDecoder, error_label
-
-CONTINUE = (
-    "Your answer was cut off. Continue it exactly where it stopped, in the middle of a word if need be. "
-    "Do not repeat any of it, do not apologise, and do not comment on the interruption."
-)
-"""What the model is told when it has to go on behind the stored part of an answer."""
-
-UNANSWERED = "The run was stopped before the tool had answered. It may have taken effect."
-"""What the model is told of a call that a stop left without an answer."""
+from chat.vectors import Vector, vectors_in
 
 FINISH_GRACE = 2.0
 """Seconds that usage and end mark may take once the finish reason is there: some servers send neither and keep
@@ -43,6 +33,9 @@ the connection open."""
 
 MAX_ERROR_BYTES = 16 * 1024
 """How far the body of an error is read, for the sake of its code."""
+
+MAX_VECTORS_BYTES = 64 * 2**20
+"""How far an answer with embeddings is read: a batch has less than a megabyte in base64, and five as numbers."""
 
 ERROR_BODY_TIMEOUT = 2.0
 """Seconds that the body of an error may take."""
@@ -54,9 +47,6 @@ _KEEPALIVE = 4.0
 # A response that breaks. The SDK's aiohttp transport translates most errors, not all; and both libraries below
 # raise RuntimeError where a connection or a client is closed already.
 _BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError, RuntimeError)
-
-# Some servers refuse a history with other names, which only a model invents.
-_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 _Read: TypeAlias = Callable[[], Awaitable[Sequence[Part]]]
 """Waits for more of the response; behind its end, for what that completes."""
@@ -152,12 +142,12 @@ class OpenAIModel:
         body: dict[str, object] = {
             **request.options,
             "model": request.model or self.name,
-            "messages": _messages(request, self._placeholders),
+            "messages": messages_of(request, self._placeholders),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         if request.tools:
-            body["tools"] = [_tool(spec) for spec in request.tools]
+            body["tools"] = [tool_of(spec) for spec in request.tools]
         try:
             with silence:
                 # What `chat.completions.create` ends in. That one walks through the body with its types in hand before:
@@ -168,9 +158,7 @@ class OpenAIModel:
         except OverdueError:
             raise self._failure(_timeout(), "silence before the response") from None
         except (APIConnectionError, OSError, RuntimeError) as error:
-            message = "The model's server cannot be reached."
-            failure = ModelError("upstream_unreachable", message, retryable=True, transient=True)
-            raise self._failure(failure, _names(error)) from None
+            raise self._failure(_unreachable(), _names(error)) from None
         except (ValueError, httpx2.InvalidURL) as error:  # a key, an address or a text that cannot be sent
             failure = ModelError("upstream_rejected", "The model cannot be asked like this.", retryable=False)
             raise self._failure(failure, _names(error)) from None
@@ -198,57 +186,72 @@ class OpenAIModel:
             raise self._failure(_unreadable(), f"status {status}, not an event stream")
 
     def _failure(self, error: ModelError, cause: str, level: int = logging.WARNING) -> ModelError:
-        """Log it in words that quote nobody: no key, no prompt, nothing that the upstream said."""
-        _log.log(level, "model %s: %s (%s)", self.name, error.code, cause)
-        return error
+        return _logged(self.name, error, cause, level)
 
 
-def _tool(spec: ToolSpec) -> dict[str, object]:
-    function = {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
-    return {"type": "function", "function": function | ({"strict": True} if spec.strict else {})}
+class OpenAIEmbedder:
+    """Asks ``{base_url}/embeddings``, once, for vectors of ``model``; see :class:`chat.embeddings.Embedder`.
 
+    ``dimensions`` is how many numbers they are to have; None leaves that to the model. ``connect_timeout`` is in
+    seconds. Belongs to one event loop.
+    """
 
-def _messages(request: ModelRequest, placeholders: Placeholders) -> list[dict[str, object]]:
-    messages: list[dict[str, object]] = []
-    for turn in request.messages:
-        for step in turn.steps:
-            messages += _step(step, placeholders)
-        said = turn.content[sum(len(step.text) for step in turn.steps) :]
-        if said or not turn.steps:
-            extra = placeholders.message if turn.role == "assistant" else {}
-            messages.append({"role": turn.role, "content": said, **extra})
-    for step in request.steps:
-        messages += _step(step, placeholders)
-    if request.prefix:
-        messages.append({"role": "assistant", "content": request.prefix, **placeholders.message})
-        messages.append({"role": "user", "content": CONTINUE})
-    return messages
+    def __init__(
+        self, *, name: str, base_url: str, api_key: str, model: str, dimensions: int | None, connect_timeout: float
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._dimensions: int | Omit = omit if dimensions is None else dimensions
+        self._client = AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or KEYLESS,
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=connect_timeout, pool=connect_timeout),
+            http_client=DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=0, keepalive_expiry=_KEEPALIVE),
+                follow_redirects=False,
+                event_hooks={"response": [self._admit]},
+            ),
+        )
 
+    async def embed(self, texts: Sequence[str], seconds: float) -> Sequence[Vector]:
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._answer(texts)
+            return await asyncio.to_thread(vectors_in, body, len(texts))
+        except TimeoutError:
+            raise self._failure(_timeout(), f"nothing within {seconds} s") from None
+        except (APIConnectionError, *_BROKEN) as error:
+            raise self._failure(_unreachable(), _names(error)) from None
+        except (OpenAIError, httpx2.InvalidURL, ValueError) as error:
+            raise self._failure(_unreadable(), _names(error)) from None
 
-def _step(step: Step, placeholders: Placeholders) -> Iterator[dict[str, object]]:
-    """What the model said and called, and what it was answered: a message each."""
-    calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": _NO_NAME.sub("_", call.name), "arguments": _object(call.arguments)},
-            **placeholders.call,
-        }
-        for call in step.calls
-    ]
-    yield {"role": "assistant", "content": step.text or None, "tool_calls": calls, **placeholders.message}
-    for call in step.calls:
-        answer = call.result if call.result is not None else f"Error: {call.error or UNANSWERED}"
-        yield {"role": "tool", "tool_call_id": call.id, "content": answer}
+    async def close(self) -> None:
+        await self._client.close()
 
+    async def _answer(self, texts: Sequence[str]) -> bytes:
+        """The body of the answer. Not the SDK's own view of it, for which the whole of any body would be read."""
+        body = bytearray()
+        # Base64 is a third of what numbers are, and the SDK's default, so that servers know it; for NumPy the SDK looks
+        # only where no format is named.
+        async with self._client.embeddings.with_streaming_response.create(
+            input=list(texts), model=self._model, dimensions=self._dimensions, encoding_format="base64"
+        ) as response:
+            async for data in response.iter_bytes():
+                body += data
+                if len(body) > MAX_VECTORS_BYTES:
+                    raise ValueError("too long")
+        return bytes(body)
 
-def _object(arguments: str) -> str:
-    """The arguments, if they are a JSON object: some servers refuse what is none, even if a model wrote it."""
-    try:
-        found = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return "{}"
-    return arguments if isinstance(found, dict) else "{}"
+    async def _admit(self, response: httpx2.Response) -> None:
+        status = response.status_code
+        if not response.is_success:
+            level = logging.ERROR if status in (401, 403) else logging.WARNING
+            cause = f"status {status} {await _label(response)}".rstrip()
+            raise self._failure(_refusal(status, response.headers), cause, level)
+
+    def _failure(self, error: ModelError, cause: str, level: int = logging.WARNING) -> ModelError:
+        return _logged(self.name, error, cause, level)
 
 
 class _Shortcut:
@@ -337,6 +340,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None if date is None else max(0.0, mktime_tz(date) - time.time())
     except (ValueError, OverflowError):  # a year 99999
         return None
+
+
+def _logged(name: str, error: ModelError, cause: str, level: int) -> ModelError:
+    """The error, logged in words that quote nobody: no key, no prompt, nothing that the upstream said."""
+    _log.log(level, "model %s: %s (%s)", name, error.code, cause)
+    return error
+
+
+def _unreachable() -> ModelError:
+    message = "The model's server cannot be reached."
+    return ModelError("upstream_unreachable", message, retryable=True, transient=True)
 
 
 def _timeout() -> ModelError:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.commits import Append, Batch, Committed, Recollection, Tail
 from chat.documents import Documents
+from chat.embeddings import Embeddings
 from chat.events import Delta, ModelSelected, Source, ToolDelta, ToolStarted, Usage
 from chat.keys import Key
 from chat.records import Record
@@ -93,7 +94,7 @@ class ChatModel(Protocol):
 # --- the store ------------------------------------------------------------------------------------------------
 
 
-class Store(Documents, Protocol):
+class Store(Documents, Embeddings, Protocol):
     """Durable state. Every method is one transaction.
 
     Each raises ``StoreUnavailableError`` when it could not be done now (nothing was changed, as far as can be

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from chat.approvals import Approvals
+from chat.embedding import Embedding
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.journal import Journal
 from chat.live import LiveRuns
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Upkeep:
     """The loops of the process. ``lease``, ``retention`` and ``history`` are in seconds.
 
-    ``expire`` deletes a session that was idle for so long.
+    ``expire`` deletes a session that was idle for so long. ``embedding`` is there where chunks are to have embeddings.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Upkeep:
         retention: float,
         history: float | None,
         expire: Callable[[str, float], Awaitable[None]],
+        embedding: Embedding | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -59,6 +61,7 @@ class Upkeep:
         self._retention = retention
         self._history = history
         self._expire = expire
+        self._embedding = embedding
         self._unread = False
         self._unasked = False
         self._asked = 0.0
@@ -74,6 +77,8 @@ class Upkeep:
             group.create_task(self._repeat(self._claim, self._until_claim_is_due))
             group.create_task(self._repeat(self._look, self._until_look_is_due))
             group.create_task(self._repeat(self._sweep, self._until_sweep_is_due))
+            if self._embedding is not None:
+                group.create_task(self._embed(self._embedding))
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
         failing = ""
@@ -162,3 +167,10 @@ class Upkeep:
 
     async def _until_sweep_is_due(self) -> None:
         await asyncio.sleep(SWEEP_PAUSE)
+
+    async def _embed(self, embedding: Embedding) -> None:
+        async def turn() -> None:
+            if self.claiming:
+                await embedding.turn()
+
+        await self._repeat(turn, lambda: asyncio.sleep(embedding.pause if self.claiming else IDLE_POLL))

@@ -80,6 +80,7 @@ class DocumentView(TypedDict):
     media_type: str
     bytes: Annotated[int, Field(description="Of its text, in UTF-8.")]
     chunks: Annotated[int, Field(description="The passages that it was taken apart into.")]
+    embedded: Annotated[int, Field(description="How many of them are found by meaning, too, and not by words alone.")]
     created_at: Timestamp
 
 
@@ -99,6 +100,7 @@ def document_view(document: Document) -> DocumentView:
         "media_type": document.media_type,
         "bytes": document.bytes,
         "chunks": document.chunks,
+        "embedded": document.embedded,
         "created_at": timestamp(document.created_at),
     }
 

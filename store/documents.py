@@ -8,7 +8,7 @@ from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
 
-_DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at"
+_DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at, embedded"
 
 
 async def add_document(db: Rows, new: NewDocument, most: int) -> Document:

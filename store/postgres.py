@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from chat.commands import Started
 from chat.commits import Append, Committed, Tail
 from chat.documents import Lookup, Passage
+from chat.embeddings import Nearness, Unembedded
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.runs import Run
 from chat.search import Hit, Search
 from chat.sessions import Page
-from store import journal, postgres_documents, postgres_search, runs, tools
+from chat.vectors import Vector
+from store import journal, postgres_documents, postgres_nearest, postgres_search, runs, tools
 from store.postgres_database import TRANSACTION_SECONDS, Database
 from store.postgres_doorbell import Doorbell
 from store.postgres_errors import DoubtfulError, FencedError, LostError
@@ -45,6 +47,7 @@ class PostgresStore(SqlStore):
         super().__init__(Database(url, idle=min(TRANSACTION_SECONDS, lease / 2)), Owners(lease=lease))
         self._doorbell = Doorbell(self._database)
         self._registering = asyncio.Lock()
+        self._near_indexed = False
         self._doubtful: set[str] = set()
 
     async def open(self) -> None:
@@ -152,6 +155,17 @@ class PostgresStore(SqlStore):
         if await self._database.read(postgres_documents.behind):
             await self._index_chunks()
         return await self._database.read(lambda db: postgres_documents.passages(db, wanted))
+
+    async def embed(self, model: str, chunks: Sequence[tuple[Unembedded, Vector]]) -> None:
+        await super().embed(model, chunks)
+        if not self._near_indexed and chunks:
+            bits = len(chunks[0][1]) // 4
+            await self._database.write(lambda db: postgres_nearest.index(db, bits), durable=False)
+            self._near_indexed = True
+
+    async def _scanned(self, wanted: Nearness, chunks: int) -> Sequence[int] | None:
+        """With pgvector's index, where there is one."""
+        return await self._database.read(lambda db: postgres_nearest.scan(db, wanted, chunks))
 
     async def _index_chunks(self) -> None:
         while await self._database.write(postgres_documents.index, durable=False):

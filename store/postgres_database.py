@@ -13,7 +13,7 @@ import asyncpg
 from chat.errors import StoreNewerError, StoreUnavailableError
 from chat.ids import new_id
 from store.postgres_errors import BROKEN, COLLIDED, DoubtfulError, FencedError, doubtful, translated
-from store.postgres_rows import PostgresRows, hidden, shown
+from store.postgres_rows import PostgresRows, bits, hidden, packed, shown
 from store.rows import Entry, Work
 
 T = TypeVar("T")
@@ -301,9 +301,10 @@ async def _commit(connection: Connection, result: object) -> None:
 
 
 async def _prepare(connection: Connection) -> None:
-    """A PostgreSQL text holds every character but NUL."""
+    """A PostgreSQL text holds every character but NUL; strings of bits are bytes here."""
     async with connection.transaction():  # what it asks goes in two steps, which a pooler has to keep together
         await connection.set_type_codec("text", schema="pg_catalog", encoder=hidden, decoder=shown, format="text")
+        await connection.set_type_codec("varbit", schema="pg_catalog", encoder=bits, decoder=packed, format="binary")
 
 
 async def _leave(_: Connection) -> None:

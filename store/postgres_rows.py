@@ -1,6 +1,7 @@
 """One transaction of PostgreSQL, as the SQL files are given it."""
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -119,6 +120,9 @@ class PostgresRows:
     def listed(self, name: str) -> str:
         return f"SELECT json_array_elements_text(CAST({name} AS JSON))"
 
+    def numbers(self, name: str) -> str:
+        return f"SELECT CAST(json_array_elements_text(CAST({name} AS JSON)) AS BIGINT)"
+
 
 def _columns(entries: Sequence[Entry]) -> Sequence[Sequence[object]]:
     runs, seqs, names, bodies = zip(*entries, strict=True)
@@ -130,6 +134,16 @@ def hidden(text: str) -> str:
     if "\0" in text or _MARK in text:
         return text.replace(_MARK, f"{_MARK}1").replace("\0", f"{_MARK}0")
     return text
+
+
+def bits(packed: bytes) -> bytes:
+    """A value of BIT VARYING as it goes to the server: its length in bits, and eight of them a byte."""
+    return struct.pack(">i", len(packed) * 8) + packed
+
+
+def packed(sent: bytes) -> bytes:
+    """The reverse of :func:`bits`."""
+    return bytes(sent[4:])
 
 
 def shown(text: str) -> str:

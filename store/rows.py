@@ -63,6 +63,10 @@ class Rows(Protocol):
         """SQL of the rows that a value has, a JSON list of texts."""
         ...
 
+    def numbers(self, name: str) -> str:
+        """The same of a JSON list of whole numbers."""
+        ...
+
 
 Work: TypeAlias = Callable[[Rows], Coroutine[Any, Any, T]]
 """What is done inside one transaction."""

@@ -1,14 +1,16 @@
 """The store on a SQL database, whichever it is: :class:`chat.ports.Store`."""
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_urlsafe
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.commits import Append, Batch, Committed, Recollection, Tail
 from chat.documents import Document, Lookup, NewDocument, Passage
+from chat.embeddings import Nearness, Unembedded
 from chat.errors import StoreUnavailableError
 from chat.keys import BYTES, Key
 from chat.records import Record
@@ -17,10 +19,17 @@ from chat.search import Hit, Search
 from chat.sessions import Branch, Message, NewSession, Page, Session, Summary, Turn
 from chat.terms import Terms
 from chat.usage import UsageQuery, UsageSum
-from store import documents, journal, keys, memory, runs, sessions, tools, usage, users
+from chat.vectors import Vector, dimensions
+from store import documents, embeddings, journal, keys, memory, runs, sessions, tools, usage, users
 from store.rows import Rows, Work
 
+if TYPE_CHECKING:
+    from store.nearest import Shelf, Shelves
+
 T = TypeVar("T")
+
+READ_DOCUMENTS = 100
+"""Documents whose signs are read at once: of a thousand chunks each, some 20 MB."""
 
 
 class Database(Protocol):
@@ -65,6 +74,8 @@ class SqlStore:
         self._database = database
         self._owners = owners
         self._prunable = 0
+        self._shelves: Shelves | None = None
+        self._stocking = asyncio.Lock()
 
     @abstractmethod
     async def open(self) -> None:
@@ -277,6 +288,75 @@ class SqlStore:
 
     async def delete_document(self, document_id: str) -> bool:
         return await self._database.write(lambda db: documents.delete_document(db, document_id), durable=True)
+
+    # embeddings
+
+    async def want_embeddings(self, model: str) -> None:
+        await self._database.write(lambda db: embeddings.want(db, model), durable=True)
+
+    async def unembedded(self, model: str, texts: int, chars: int, seconds: float) -> Sequence[Unembedded]:
+        if not await self._database.read(lambda db: embeddings.is_waiting(db, model)):
+            return []
+        return await self._database.write(lambda db: embeddings.claim(db, model, texts, chars, seconds), durable=False)
+
+    async def embed(self, model: str, chunks: Sequence[tuple[Unembedded, Vector]]) -> None:
+        from store.nearest import signs  # here and below, because who embeds nothing needs no NumPy
+
+        entries = [(chunk, vector, signs(vector)) for chunk, vector in chunks]
+        await self._database.write(lambda db: embeddings.keep(db, model, entries), durable=True)  # it was paid for
+
+    async def put_off(self, chunks: Sequence[Unembedded], seconds: float | None) -> None:
+        await self._database.write(lambda db: embeddings.put_off(db, chunks, seconds), durable=False)
+
+    async def nearest(self, wanted: Nearness) -> Sequence[Passage]:
+        from store.nearest import best
+
+        candidates = await self._candidates(wanted)
+
+        async def compared(db: Rows) -> Sequence[Passage]:
+            vectors = await embeddings.vectors_at(db, wanted, candidates)
+            return await embeddings.passages_at(db, best(wanted.vector, vectors, wanted.limit))
+
+        return await self._database.read(compared)
+
+    async def _candidates(self, wanted: Nearness) -> Sequence[int]:
+        """The positions of the chunks that may be near, of those that may be read: by their signs."""
+        from store.nearest import Shelves
+
+        if self._shelves is None:
+            self._shelves = Shelves()
+        whose = await self._database.read(lambda db: embeddings.readable(db, wanted))
+        scanned = await self._scanned(wanted, sum(sum(those.values()) for those in whose.values()))
+        if scanned is not None:
+            return scanned
+        found: list[int] = []
+        for owner, those in whose.items():
+            async with self._stocking:
+                shelf = await self._stocked(self._shelves, wanted, owner, those)
+            found += await asyncio.to_thread(shelf.nearest, wanted.vector)
+        return found
+
+    async def _scanned(self, wanted: Nearness, chunks: int) -> Sequence[int] | None:  # noqa: ARG002
+        """The same by the database itself, where it can do that better; None where it cannot.
+
+        ``chunks`` is how many may be read.
+        """
+        return None
+
+    async def _stocked(
+        self, shelves: "Shelves", wanted: Nearness, owner: str | None, those: Mapping[str, int]
+    ) -> "Shelf":
+        """What is in memory of these documents, when what has changed has been read."""
+        scope, kind = (wanted.collection, owner), (wanted.model, -(-dimensions(wanted.vector) // 8))
+        shelf = shelves.of(scope)
+        missing = shelf.missing(kind, those)
+        rows: list[tuple[str, int, bytes]] = []
+        for start in range(0, len(missing), READ_DOCUMENTS):
+            some = missing[start : start + READ_DOCUMENTS]
+            rows += await self._database.read(lambda db, some=some: embeddings.signs_of(db, some))  # type: ignore[misc]
+        shelf = await asyncio.to_thread(shelf.stocked, kind, those, rows)
+        shelves.put(scope, shelf)
+        return shelf
 
     # usage
 

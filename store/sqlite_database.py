@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -73,13 +74,17 @@ class Database:
     One writer: on a shared connection one task's rollback would erase another's insert. Every write is a ``BEGIN
     IMMEDIATE``: a transaction that begins as a reader and turns writer fails at once when another process has
     written meanwhile, however long the busy timeout.
+
+    With ``extended`` readers have sqlite-vec's functions, where it is installed and may be loaded.
     """
 
     contradicted = sqlite3.IntegrityError
     """What the database says to rows that contradict each other."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, extended: bool = False) -> None:
         self._path = path
+        self._wanted = extended
+        self.extended = False
         self._stack = AsyncExitStack()
         self._turn = asyncio.Lock()
         self._readers: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
@@ -105,6 +110,7 @@ class Database:
                 keeper = await self._connect(stack, "rw")
                 readers = [await self._connect(stack, "ro") for _ in range(READERS)]
             stack.push_async_callback(self._let_go, writer, keeper)
+            self.extended = self._wanted and all([await self._do(reader, _extend) for reader in readers])
             if self._path.with_name(f"{self._path.name}-journal").exists():
                 await self._do(writer, _look)  # a process died while it made the file: only a writer can roll that back
             await self._do(readers[0], self._check)
@@ -288,6 +294,23 @@ class Database:
 def _look(db: sqlite3.Connection) -> None:
     """Read something. From then on the connection has a lock on the file."""
     db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+
+
+def _extend(db: sqlite3.Connection) -> bool:
+    """Load sqlite-vec; False where that cannot be done, as with Pythons that were built without loading anything."""
+    if find_spec("sqlite_vec") is None or not hasattr(db, "enable_load_extension"):
+        return False
+    import sqlite_vec
+
+    try:
+        db.enable_load_extension(True)  # noqa: FBT003
+        db.load_extension(sqlite_vec.loadable_path())
+    except sqlite3.OperationalError as error:  # of another C library than it was built for
+        logger.warning("sqlite-vec: %s", error)
+        return False
+    finally:
+        db.enable_load_extension(False)  # noqa: FBT003
+    return True
 
 
 def _empty_log(db: sqlite3.Connection) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from chat.documents import Lookup, Passage
+from chat.embeddings import Nearness
+from store.embeddings import READABLE
 from store.rows import Rows
 from store.search import INDEX_CHARS, INDEX_MESSAGES, next_ones
 
@@ -42,6 +44,18 @@ async def passages(db: Rows, wanted: Lookup) -> Sequence[Passage]:
         {"expression": _expression(wanted), "limit": wanted.limit},
     )
     return [Passage(*row) for row in found]
+
+
+async def scan(db: Rows, wanted: Nearness, signs: bytes, limit: int) -> Sequence[int]:
+    """The positions of the chunks whose signs differ least, with sqlite-vec's functions."""
+    found = await db.rows(
+        f"""SELECT chunks.pos FROM documents JOIN chunks ON chunks.document_id = documents.id
+                JOIN embedding_signs ON embedding_signs.pos = chunks.pos
+            WHERE {READABLE} AND length(signs) = length(:signs)
+            ORDER BY vec_distance_hamming(vec_bit(signs), vec_bit(:signs)) LIMIT :limit""",  # noqa: S608  # nosec B608  # no value
+        {"collection": wanted.collection, "user_id": wanted.user_id, "signs": signs, "limit": limit},
+    )
+    return [pos for (pos,) in found]
 
 
 def _expression(wanted: Lookup) -> str:

@@ -7,6 +7,7 @@ uv export --frozen --no-dev --extra jwt --no-emit-project --no-annotate -o requi
 uv export --frozen --no-dev --extra mcp --no-emit-project --no-annotate -o requirements-mcp.txt
 uv export --frozen --no-dev --extra chatkit --no-emit-project --no-annotate -o requirements-chatkit.txt
 uv export --frozen --no-dev --extra postgres --no-emit-project --no-annotate -o requirements-postgres.txt
+uv export --frozen --no-dev --extra vectors --no-emit-project --no-annotate -o requirements-vectors.txt
 uv export --frozen --no-dev --all-extras --no-emit-project --no-annotate -o requirements-all.txt
 uv export --frozen --no-emit-project --no-annotate -o requirements-dev.txt
 """
@@ -88,6 +89,7 @@ EXTRAS = PARLEY["optional-dependencies"]
         ("mcp", [EXTRAS["mcp"]]),
         ("chatkit", [EXTRAS["chatkit"]]),
         ("postgres", [EXTRAS["postgres"]]),
+        ("vectors", [EXTRAS["vectors"]]),
         ("all", list(EXTRAS.values())),
     ],
 )

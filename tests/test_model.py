@@ -9,7 +9,8 @@ import pytest
 
 from chat.errors import ModelError
 from chat.events import ReasoningDelta, TextDelta, Usage
-from chat.model import CONTINUE, FINISH_GRACE, UNANSWERED
+from chat.messages import CONTINUE, UNANSWERED
+from chat.model import FINISH_GRACE
 from chat.ports import Finished, ModelRequest
 from chat.providers import Placeholders
 from chat.sessions import Turn
