@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from chat.commands import NewRun
 from chat.commits import Append, Batch, Committed
+from chat.embeddings import Embedder
 from chat.engine import Engine, Timing
 from chat.events import Event, ModelSelected, ReasoningDelta, Source, Terminal, TextDelta, ToolDelta, ToolStarted
 from chat.ids import new_id
@@ -166,11 +167,14 @@ async def engine_on(
     tools: Toolbox = NO_TOOLS,
     tracer: Tracer = NO_TRACER,
     memory: MemoryPolicy | None = None,
+    embedder: Embedder | None = None,
 ) -> AsyncIterator[Engine]:
     """One process: an engine on a store of its own."""
     async with opened(path, lease=lease) as store:
         timing = Timing(window=window, lease=lease, history=history)
-        engine = Engine(store, model, policy or Policy(), timing, tools, memory=memory, tracer=tracer)
+        engine = Engine(
+            store, model, policy or Policy(), timing, tools, memory=memory, tracer=tracer, embedder=embedder
+        )
         async with engine.running():
             yield engine
 
