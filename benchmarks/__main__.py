@@ -13,7 +13,7 @@ from typing import cast
 from benchmarks.processes import ROOT
 from benchmarks.report import RESULTS, Report
 
-NAMES = ("cost", "growth", "followers", "replay", "endurance", "start", "workers", "replicas")
+NAMES = ("cost", "growth", "followers", "replay", "endurance", "start", "workers", "replicas", "retrieval")
 
 PLOTTING = ROOT / ".venv-bench/bin/python"
 """An interpreter that has matplotlib, if this one has not."""

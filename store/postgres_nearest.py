@@ -34,7 +34,7 @@ async def index(db: Rows, bits: int) -> None:
     statement = f"""CREATE INDEX {_name(bits)} ON embedding_signs
         USING hnsw ((CAST(signs AS BIT({bits}))) bit_hamming_ops)"""
     [(count,)] = await db.rows(
-        "SELECT count(*) FROM (SELECT 1 FROM embedding_signs LIMIT ?) AS some", (INDEXED_AT_ONCE + 1,)
+        "SELECT count(*) FROM (SELECT 1 FROM embedding_signs LIMIT ?) AS few", (INDEXED_AT_ONCE + 1,)
     )
     if count > INDEXED_AT_ONCE:
         logger.warning("pgvector has no index. Make one: %s", " ".join(statement.split()))

@@ -136,7 +136,12 @@ def _specifiers(text: str) -> frozenset[str]:
     return frozenset(text.replace(" ", "").split(","))
 
 
-APART = ["tests/third-party.txt", "examples/streamlit/requirements.txt"]
+APART = [
+    "tests/third-party.txt",
+    "tests/pgvector.txt",
+    "benchmarks/wordllama.txt",
+    "examples/streamlit/requirements.txt",
+]
 """Environments of their own; the files that these are made from say how."""
 
 

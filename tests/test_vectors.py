@@ -64,7 +64,7 @@ def test_vector_of_nothing_stays_one_of_nothing() -> None:
     ],
 )
 def test_what_is_no_embedding_is_refused_in_words_that_quote_nothing(answer: bytes) -> None:
-    with pytest.raises(ValueError, match="^(no embeddings|other embeddings|embeddings of impossible)"):
+    with pytest.raises(ValueError, match=r"^(no embeddings|other embeddings|embeddings of impossible)"):
         vectors_in(answer, 1)
 
 
@@ -75,7 +75,7 @@ def test_vectors_of_different_dimensions_are_refused() -> None:
         vectors_in(body(), 1)
 
 
-@given(st.binary() | st.recursive(st.none() | st.floats() | st.text(), lambda inner: st.lists(inner)).map(body))
+@given(st.binary() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(body))
 def test_whatever_is_answered_is_a_vector_or_refused(answer: bytes) -> None:
     try:
         [vector] = vectors_in(answer, 1)
