@@ -5,7 +5,7 @@ WORKDIR /app
 # For strip: wheels come with symbols, uvloop's alone are 10 MB.
 RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends binutils >/dev/null
 # requirements-otel.txt for traces, requirements-mcp.txt for MCP servers, requirements-chatkit.txt for ChatKit's widget,
-# requirements-postgres.txt for PostgreSQL, requirements-jwt.txt for AUTH=jwt,
+# requirements-postgres.txt for PostgreSQL, requirements-jwt.txt for AUTH=jwt, requirements-vectors.txt for embeddings,
 # requirements-all.txt for all of them.
 ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} requirements.txt

@@ -1,7 +1,7 @@
 """How well passages are found: by words, by vectors, and by both. And what the vectors cost among 100,000 chunks.
 
-The collection and the questions are :mod:`benchmarks.corpus` and :mod:`benchmarks.questions`. Documents are taken apart,
-stored, embedded over HTTP and searched by the same code as in the service.
+The collection and the questions are :mod:`benchmarks.corpus` and :mod:`benchmarks.questions`. Documents are taken
+apart, stored, embedded over HTTP and searched by the same code as in the service.
 """
 
 import asyncio
@@ -73,7 +73,11 @@ async def _quality(url: str) -> Report:
         finally:
             await store.close()
             await embedder.close()
-    count = len(questions.OTHER) + len(questions.SAME)
+    about = (
+        f"{len(questions.OTHER) + len(questions.SAME)} questions, {len(questions.OTHER)} of them in other words than the "
+        f"text's, to {len(chunks):,} passages of Python's reference and of docstrings of its library. The embeddings are "
+        "WordLlama's, of 256 dimensions: means of vectors of tokens, which know synonyms and no sentences."
+    )
     return Report(
         "retrieval",
         "How well passages are found",
@@ -81,11 +85,7 @@ async def _quality(url: str) -> Report:
          "nDCG@10, same words"],
         rows,
         chart=2,
-        notes=[
-            f"{count} questions, {len(questions.OTHER)} of them in other words than the text's, to {len(chunks):,} passages "
-            "of Python's reference and of docstrings of its library. The embeddings are WordLlama's, of 256 dimensions: "
-            "means of vectors of tokens, which know synonyms and no sentences. A model that is served as such does better.",
-        ],
+        notes=[about],
     )  # fmt: skip
 
 

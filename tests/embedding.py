@@ -34,12 +34,15 @@ class WordCounter:
         self.faults: list[Exception | None] = []
         self.refused = refused
         self.refusal = refusal
+        self.arrived = asyncio.Semaphore(0)
+        """Released by each request."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = False
 
     async def embed(self, texts: Sequence[str], seconds: float) -> Sequence[Vector]:
         self.asked.append(list(texts))
+        self.arrived.release()
         fault = self.faults.pop(0) if self.faults else None
         await self.gate.wait()
         if fault is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,11 @@ import pytest
 from chat import embedding
 from chat.documents import Chunk, Document, NewDocument
 from chat.embedding import LONGEST_PAUSE, POLL, PROBE, Embedding
-from chat.engine import Engine
 from chat.errors import ModelError, StoreUnavailableError
 from chat.ids import new_id
 from store.sqlite import SqliteStore
 from tests.embedding import WordCounter
-from tests.patience import PATIENCE
+from tests.patience import soon
 from tests.scripted import ScriptedModel, engine_on
 from tests.store.files import opened_store
 
@@ -75,9 +74,7 @@ async def test_process_that_stops_gives_its_batch_back(store: SqliteStore) -> No
     embedder, other = WordCounter(), WordCounter()
     embedder.gate.clear()
     turn = asyncio.create_task(Embedding(store, embedder).turn())
-    async with asyncio.timeout(PATIENCE):
-        while not embedder.asked:
-            await asyncio.sleep(0)
+    await soon(embedder.arrived.acquire())
     await Embedding(store, other).turn()
     assert other.asked == []
     turn.cancel()
@@ -186,37 +183,36 @@ async def test_store_that_is_gone_is_for_the_loop_to_see(store: SqliteStore, mon
     assert len(embedder.asked) == 2
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_engine_embeds_beside_everything_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "POLL", 0.01)
     embedder = WordCounter()
     async with engine_on(file, ScriptedModel(), embedder=embedder) as engine:
         assert isinstance(engine.store, SqliteStore)
         document = await add(engine.store, "tea")
-        await until(lambda: embedder.asked)
-        await _until_embedded(engine, document)
+        await soon(embedder.arrived.acquire())
+        await add(engine.store, "dog")
+        await soon(embedder.arrived.acquire())  # the turn before is over
+        assert await embedded(engine.store, document) == 1
 
 
 async def test_process_that_drains_begins_no_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "POLL", 0.01)
     monkeypatch.setattr("chat.upkeep.IDLE_POLL", 0.005)
     embedder = WordCounter()
-    async with engine_on(file, ScriptedModel(), embedder=embedder) as engine:
+    async with engine_on(file, ScriptedModel(), lease=0.3, embedder=embedder) as engine:
         assert isinstance(engine.store, SqliteStore)
         engine._upkeep.claiming = False
+        turns = asyncio.Semaphore(0)
+        beat = engine.store.beat
+
+        async def beaten() -> None:
+            turns.release()
+            await beat()
+
+        monkeypatch.setattr(engine.store, "beat", beaten)
         await add(engine.store, "tea")
-        await asyncio.sleep(0.1)
+        for _ in range(3):  # the loops go on
+            await soon(turns.acquire())
         assert embedder.asked == []
         engine._upkeep.claiming = True
-        await until(lambda: embedder.asked)
-
-
-async def _until_embedded(engine: Engine, document: Document) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while (found := await engine.store.document(document.id)) is None or not found.embedded:
-            await asyncio.sleep(0.01)
+        await soon(embedder.arrived.acquire())

@@ -16,7 +16,7 @@ from chat.embeddings import Nearness
 from store import nearest, postgres_nearest
 from store.postgres import PostgresStore
 from tests import postgres
-from tests.embedding import about, toward
+from tests.embedding import toward
 from tests.programs import ROOT, START
 from tests.store.test_store_contract_embeddings import add, claim, embed_all, near, texts_of
 
