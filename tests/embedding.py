@@ -1,10 +1,14 @@
 """An embedding model for tests: it counts words that it knows, and says what a test wants when the test wants it."""
 
 import asyncio
+import base64
+import json
 from array import array
 from collections.abc import Sequence
 
 from chat.vectors import Vector
+from tests.listener import Listener
+from tests.patience import PATIENCE
 
 KNOWN = ("tea", "shop", "dog", "opens", "nine", "car", "rain", "book")
 
@@ -53,3 +57,37 @@ class WordCounter:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class EmbeddingServer(Listener):
+    """The same over HTTP. ``status`` is what it answers with; ``texts`` are those that it was asked for, one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 200
+        self.texts: list[str] = []
+        self.arrived = asyncio.Condition()
+
+    async def until(self, texts: int) -> None:
+        """Return when it has been asked for so many."""
+        async with asyncio.timeout(PATIENCE), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.texts) >= texts)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                size = int(head.partition("content-length:")[2].partition("\r\n")[0])
+                asked = json.loads(await reader.readexactly(size))["input"]
+                async with self.arrived:
+                    self.texts += asked
+                    self.arrived.notify_all()
+                vectors = [base64.b64encode(about(text)).decode() for text in asked]
+                data = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
+                body = json.dumps({"data": data}).encode()
+                writer.write(b"HTTP/1.1 %d Said\r\nContent-Type: application/json\r\n" % self.status)
+                writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()

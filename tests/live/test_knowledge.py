@@ -1,7 +1,12 @@
 """Answers from documents, on a real server: what an answer is from survives the process that found it."""
 
+import asyncio
+import json
+from collections import Counter
+
+from tests.embedding import EmbeddingServer
 from tests.live.conftest import Serve
-from tests.live.service import Service
+from tests.live.service import PATIENCE, Service
 
 GUIDE = "# Hours\n\nThe shop opens at nine.\n\n# Prices\n\nTea is free.\n"
 
@@ -36,3 +41,57 @@ async def test_killed_answer_goes_on_with_the_passages_that_it_began_with(serve:
     assert messages[-1]["content"] == question
     [source] = messages[-1]["sources"]
     assert (source["place"], source["text"]) == ("Hours, paragraph 1", "# Hours\n\nThe shop opens at nine.")
+
+
+def embedded_by(upstream: EmbeddingServer) -> dict[str, str]:
+    """The settings for it."""
+    return {"STREAM_DELAY": "0", "EMBEDDING_MODEL": "counter", "EMBEDDING_BASE_URL": f"{upstream.url}/v1"}
+
+
+async def until_embedded(service: Service, document: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (found := (await service.client.get(document)).json())["embedded"] < found["chunks"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def places_for(service: Service, question: str) -> list[str]:
+    body = {"message": question, "collection": "handbook", "format": "events"}
+    async with service.stream("POST", "/chat", json=body) as stream:
+        return [json.loads(frame.data)["place"] async for frame in stream if frame.event == "source" and frame.data]
+
+
+async def test_what_is_said_in_other_words_is_found_and_embedded_once_whatever_dies(serve: Serve) -> None:
+    async with EmbeddingServer() as upstream:
+        service = await serve(**embedded_by(upstream))
+        document = await add(service)
+        await until_embedded(service, document)
+        assert (await places_for(service, "any beverage"))[0] == "Prices, paragraph 1"
+        assert upstream.texts[-1] == "any beverage"
+        await service.restart()
+        second = await add(service, "# Pets\n\nNo dog.")
+        await until_embedded(service, second)
+        assert (await places_for(service, "puppy"))[0] == "Pets, paragraph 1"
+        assert set(Counter(upstream.texts).values()) == {1}
+
+
+async def test_document_is_found_by_words_while_nothing_can_be_embedded_and_by_meaning_later(serve: Serve) -> None:
+    async with EmbeddingServer() as upstream:
+        upstream.status = 503
+        service = await serve(**embedded_by(upstream))
+        document = await add(service)
+        await upstream.until(texts=2)
+        assert (await service.client.get(document)).json()["embedded"] == 0
+        assert await places_for(service, "tea") == ["Prices, paragraph 1"]
+        assert await places_for(service, "beverage") == []
+        upstream.status = 200
+        await until_embedded(service, document)
+        assert (await places_for(service, "beverage"))[0] == "Prices, paragraph 1"
+
+
+async def test_workers_do_not_pay_for_the_same_batch_twice(serve: Serve) -> None:
+    async with EmbeddingServer() as upstream:
+        service = await serve(WORKERS="2", **embedded_by(upstream))
+        documents = [await add(service, f"tea number {number}") for number in range(20)]
+        for document in documents:
+            await until_embedded(service, document)
+        assert sorted(upstream.texts) == sorted(f"Guide\nparagraph 1\n\ntea number {number}" for number in range(20))
