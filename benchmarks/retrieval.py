@@ -8,6 +8,7 @@ import asyncio
 import math
 import random
 import sqlite3
+import sys
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -73,10 +74,12 @@ async def _quality(url: str) -> Report:
         finally:
             await store.close()
             await embedder.close()
+    version = ".".join(map(str, sys.version_info[:2]))
     about = (
-        f"{len(questions.OTHER) + len(questions.SAME)} questions, {len(questions.OTHER)} of them in other words than the "
-        f"text's, to {len(chunks):,} passages of Python's reference and of docstrings of its library. The embeddings are "
-        "WordLlama's, of 256 dimensions: means of vectors of tokens, which know synonyms and no sentences."
+        f"{len(questions.OTHER) + len(questions.SAME)} questions, {len(questions.OTHER)} of them in other words than "
+        f"the text's, to {len(chunks):,} passages of the reference of Python {version} and docstrings of its library. "
+        "The embeddings are WordLlama's, of 256 dimensions: means of vectors of tokens, which know synonyms and no "
+        "sentences."
     )
     return Report(
         "retrieval",

@@ -6,7 +6,7 @@ set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 
 unset VENV
-sh scripts/install.sh requirements.txt
+sh scripts/install.sh requirements-vectors.txt
 python=.venv/bin/python
 
 install_peers() {
@@ -23,6 +23,7 @@ case " $* " in
     *)
         install_peers .venv-litellm tests/third-party.txt
         install_peers .venv-langgraph benchmarks/langgraph.txt
+        install_peers .venv-wordllama benchmarks/wordllama.txt
         ;;
     esac
     ;;

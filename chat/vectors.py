@@ -3,11 +3,10 @@
 import base64
 import json
 import math
-from array import array
+import struct
 from collections.abc import Sequence
 from itertools import starmap
 from operator import mul
-from sys import byteorder
 from typing import TypeAlias
 
 Vector: TypeAlias = bytes
@@ -33,7 +32,7 @@ def vectors_in(body: bytes, count: int) -> Sequence[Vector]:
         data = sorted(json.loads(body)["data"], key=lambda item: item["index"])
         vectors = [_vector(item["embedding"]) for item in data]
         places = [item["index"] for item in data]
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, struct.error):
         raise ValueError("no embeddings") from None
     if places != list(range(count)):
         raise ValueError("other embeddings than were asked for")
@@ -44,18 +43,10 @@ def vectors_in(body: bytes, count: int) -> Sequence[Vector]:
 
 def _vector(embedding: str | Sequence[float]) -> Vector:
     """From base64 or a list of numbers: servers that do not know the one send the other."""
-    numbers = array("f")
     if isinstance(embedding, str):
-        numbers.frombytes(base64.b64decode(embedding, validate=True))
-        if byteorder == "big":  # pragma: no cover  # s390x
-            numbers.byteswap()
-    else:
-        numbers.extend(embedding)
-    length = math.sqrt(sum(starmap(mul, zip(numbers, numbers, strict=True))))
+        raw = base64.b64decode(embedding, validate=True)
+        embedding = struct.unpack(f"<{len(raw) // 4}f", raw)
+    length = math.sqrt(sum(starmap(mul, zip(embedding, embedding, strict=True))))
     if not math.isfinite(length):
         raise ValueError
-    if length:
-        numbers = array("f", [number / length for number in numbers])
-    if byteorder == "big":  # pragma: no cover
-        numbers.byteswap()
-    return numbers.tobytes()
+    return struct.pack(f"<{len(embedding)}f", *[number / (length or 1.0) for number in embedding])

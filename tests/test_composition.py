@@ -11,12 +11,12 @@ from chat.context import Budgets
 from chat.engine import Timing
 from chat.events import TextDelta
 from chat.memory import MemoryPolicy
-from chat.model import OpenAIModel
+from chat.model import OpenAIEmbedder, OpenAIModel
 from chat.policy import CrashRecovery, Policy
 from chat.ports import ModelRequest
 from chat.routing import Choice
 from chat.usage import Price
-from composition import budgets_of, memory_of, model_of, policy_of, prices_of, timing_of, tools_of
+from composition import budgets_of, embedder_of, memory_of, model_of, policy_of, prices_of, timing_of, tools_of
 from settings import load_settings
 from tests.asking import HELLO, ask
 from tests.serving import settings_in
@@ -43,6 +43,21 @@ def test_password_in_the_models_address_is_not_logged(tmp_path: Path, caplog: py
     model_of(settings)
     assert "https://***@models.example.org/v1" in caplog.text
     assert "sesame" not in caplog.text + repr(settings)
+
+
+async def test_embedder_is_there_where_its_model_is_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "parley")
+    assert embedder_of(settings_in(tmp_path)) is None
+    given = {"embedding_model": "bge", "embedding_base_url": "https://ann:sesame@e.example.org/v1"}
+    names = []
+    for more in ({}, {"embedding_dimensions": 256}):
+        embedder = embedder_of(settings_in(tmp_path, **given, **more))
+        assert isinstance(embedder, OpenAIEmbedder)
+        names.append(embedder.name)
+        await embedder.close()
+    assert names == ["bge", "bge, 256 dimensions"]  # which are not compared with each other
+    assert "Embeddings: bge at https://***@e.example.org/v1" in caplog.text
+    assert "sesame" not in caplog.text
 
 
 def test_budgets_are_as_set(tmp_path: Path) -> None:

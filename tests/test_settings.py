@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chat.providers import ECHO
+from chat.providers import ECHO, KEYLESS
 from composition import descriptors, http_of, limits_of
 from handlers.connections import Connection
 from settings import Settings, load_settings
@@ -353,6 +353,8 @@ def test_keys_are_not_shown() -> None:
         ({"FALLBACK_MODELS": "custom/m"}, "custom/m needs BASE_URL"),
         ({"SUMMARY_MODEL": "groq/x"}, "groq/x needs GROQ_API_KEY"),
         ({"TITLE_MODEL": "gpt-4o"}, "gpt-4o needs OPENAI_API_KEY"),
+        ({"EMBEDDING_MODEL": "mistral/embed"}, "mistral/embed needs MISTRAL_API_KEY"),
+        ({"EMBEDDING_MODEL": "echo"}, "EMBEDDING_MODEL: echo makes no embeddings"),
     ],
 )
 def test_model_without_its_key_ends_the_start_with_one_line(variables: dict[str, str], message: str) -> None:
@@ -361,9 +363,38 @@ def test_model_without_its_key_ends_the_start_with_one_line(variables: dict[str,
         load_settings([])
 
 
+def test_embeddings_need_what_compares_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        load_settings(["--embedding-model", "ollama/nomic-embed-text"])
+    assert str(ended.value) == (
+        "Wrong setting: EMBEDDING_MODEL: the package numpy is missing. "
+        "Install it: ./scripts/install.sh requirements-vectors.txt"
+    )
+
+
+def test_embeddings_come_from_a_models_endpoint_or_from_their_own() -> None:
+    assert load_settings([]).embedder is None
+    found = load_settings(["--embedding-model", "ollama/nomic-embed-text"]).embedder
+    assert found is not None
+    assert (found.name, found.base_url) == ("nomic-embed-text", "http://localhost:11434/v1")
+    os.environ.update(EMBEDDING_BASE_URL="http://localhost:8080/v1", EMBEDDING_MODEL="openai/bge")
+    found = load_settings([]).embedder
+    assert found is not None
+    assert (found.id, found.name, found.base_url) == ("openai/bge", "openai/bge", "http://localhost:8080/v1")
+    assert found.api_key == KEYLESS
+    os.environ["EMBEDDING_API_KEY"] = "sk-my-secret"
+    settings = load_settings([])
+    assert settings.embedder is not None
+    assert settings.embedder.api_key == "sk-my-secret"
+    assert "my-secret" not in repr(settings) + repr(settings.embedder)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "wrong"),
     [
+        ("--embedding-dimensions", "0", "EMBEDDING_DIMENSIONS: Input should be greater than or equal to 1"),
+        ("--embedding-base-url", "localhost", "EMBEDDING_BASE_URL: use http:// or https:// and a host"),
         ("--request-rate", "many", "REQUEST_RATE: use numbers of seconds, minutes, hours or days"),
         ("--run-rate", "0/minute", "RUN_RATE: use numbers of seconds, minutes, hours or days"),
         ("--anonymous-rate", "ten", "ANONYMOUS_RATE: use numbers of seconds, minutes, hours or days"),
