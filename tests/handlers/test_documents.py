@@ -32,6 +32,7 @@ async def test_document_is_taken_listed_and_deleted(client: Client) -> None:
         "media_type": "text/markdown",
         "bytes": len(GUIDE["text"]),
         "chunks": 2,
+        "embedded": 0,
     }
     assert (await client.get(place)).json() == response.json()
     for query in ("", "?collection=handbook", "?user_id=ann"):
