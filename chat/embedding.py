@@ -3,9 +3,10 @@
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from chat.embeddings import Embedder, Embeddings, Unembedded
-from chat.errors import ModelError
+from chat.errors import ModelError, StoreCorruptError, StoreUnavailableError
 
 BATCH_TEXTS = 64
 """Texts of one request. Some servers take no more than this, and all answer it within seconds."""
@@ -62,7 +63,10 @@ class Embedding:
             self.pause = self._patience(error)
             await self._store.put_off(chunks, self.pause)  # those of them that have none yet
         except BaseException:
-            await self._store.put_off(chunks, 0.0)  # the process stops, or the store is out of reach: for the next one
+            # The process stops, or the store is out of reach: for the next one. A word about the store must not take the
+            # place of the cancellation, of which nobody would hear then.
+            with suppress(StoreUnavailableError, StoreCorruptError):
+                await self._store.put_off(chunks, 0.0)
             raise
         else:
             if self._failures:

@@ -83,6 +83,21 @@ async def test_process_that_stops_gives_its_batch_back(store: SqliteStore) -> No
     assert list(map(texts_of, other.asked)) == [["tea"]]
 
 
+async def test_process_stops_although_the_store_is_gone(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailableError
+
+    await add(store, "tea")
+    embedder = WordCounter()
+    embedder.gate.clear()
+    turn = asyncio.create_task(Embedding(store, embedder).turn())
+    await soon(embedder.arrived.acquire())
+    monkeypatch.setattr(store, "put_off", refuse)
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(turn)
+
+
 async def test_endpoint_that_fails_is_asked_again_later_and_later(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

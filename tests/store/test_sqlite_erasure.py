@@ -11,6 +11,7 @@ import pytest
 
 from chat.commits import Append
 from chat.documents import Chunk, Lookup, NewDocument
+from chat.embeddings import Nearness
 from chat.events import TextDelta
 from chat.search import Search
 from chat.sessions import NewSession
@@ -18,6 +19,7 @@ from store import sqlite as sqlite_store
 from store import sqlite_database, sqlite_search
 from store.rows import Rows
 from store.sqlite import SqliteStore
+from tests.embedding import toward
 from tests.scripted import message
 from tests.store.files import opened_store
 from tests.store.test_store_contract_users import asks_for_a_yes, everything, gone, live, talk
@@ -85,6 +87,25 @@ async def test_deleted_users_are_in_no_byte_of_the_files(store: SqliteStore, fil
     await store.sweep(3600)
     assert found_in(file) == {}
     await others_are_there(store)
+
+
+async def test_deleted_vectors_are_in_no_byte_of_the_files(file: Path) -> None:
+    vector = toward(*[1 / (number + 2) for number in range(300)])
+    async with opened_store(file) as store:
+        await store.want_embeddings("model")
+        for user in ("ann", "bob"):
+            chunks = [Chunk("all of it", "Tea") for _ in range(50)]
+            new = NewDocument(f"doc_{user}", user, "c", "Title", "text/plain", 9, chunks)
+            await store.add_document(new, 0)
+        waiting = await store.unembedded("model", 200, 10_000, 60)
+        other = toward(*range(300))
+        await store.embed("model", [(chunk, vector if chunk.document == "doc_ann" else other) for chunk in waiting])
+        assert any(vector in name.read_bytes() for name in file.parent.iterdir())
+        await store.delete_document("doc_ann")
+        for _ in range(2):
+            await store.sweep(3600)
+        assert not any(vector[16:] in name.read_bytes() for name in file.parent.iterdir())
+        assert len(await store.nearest(Nearness(other, "model", "c", "bob", 100))) == 50
 
 
 async def test_deleted_sessions_are_in_no_byte_of_the_files(store: SqliteStore, file: Path) -> None:
