@@ -63,8 +63,8 @@ class Embedding:
             self.pause = self._patience(error)
             await self._store.put_off(chunks, self.pause)  # those of them that have none yet
         except BaseException:
-            # The process stops, or the store is out of reach: for the next one. A word about the store must not take the
-            # place of the cancellation, of which nobody would hear then.
+            # The process stops, or the store is out of reach: for the next one. What the store has to say must not take
+            # the cancellation's place, of which nobody would hear then.
             with suppress(StoreUnavailableError, StoreCorruptError):
                 await self._store.put_off(chunks, 0.0)
             raise
