@@ -88,6 +88,16 @@ async def test_nearest_are_those_that_a_user_may_read_and_of_the_collection(stor
         assert await near(store, "tea", user_id="ann", collection="nothing") == []
 
 
+async def test_nothing_that_may_not_be_read_is_gone_through(store: SqlStore) -> None:
+    await add(store, "tea for ann", user_id="ann")
+    await add(store, "tea for bob", user_id="bob")
+    await add(store, "tea elsewhere", collection="other")
+    await embed_all(store)
+    await near(store, "tea", user_id="ann")
+    assert store._shelves is not None
+    assert list(store._shelves._shelves) == [("handbook", "ann")]
+
+
 async def test_what_may_not_be_read_takes_nobodys_place(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "CANDIDATES", 2)
     for _ in range(4):
