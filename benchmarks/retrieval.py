@@ -26,7 +26,7 @@ from chat.embeddings import Embedder, Nearness
 from chat.ids import new_id
 from chat.model import OpenAIEmbedder
 from chat.retrieval import Retrieval
-from knowledge.chunks import chunks_of
+from knowledge.chunks import chunks_of, parser_of
 from store.sqlite import SqliteStore
 
 PYTHON = ROOT / ".venv-wordllama/bin/python"
@@ -96,7 +96,7 @@ async def _stored(store: SqliteStore) -> Sequence[str]:
     """Everything in the store; the texts of all chunks, white space evened out."""
     texts = []
     for title, text in corpus.documents():
-        chunks = chunks_of(text, "text/markdown")
+        chunks = chunks_of(text.encode(), parser_of("text/markdown"))
         size = len(text.encode())
         await store.add_document(NewDocument(new_id("doc"), None, COLLECTION, title, "text/markdown", size, chunks), 0)
         texts += [_even(chunk.text) for chunk in chunks]
