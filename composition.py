@@ -19,6 +19,7 @@ from chat.policy import CrashRecovery, Policy
 from chat.ports import ChatModel
 from chat.providers import ECHO, Target, placeholders
 from chat.routing import Router
+from chat.searching import SEARCH_TOOL
 from chat.texts import without_password
 from chat.tools import Toolbox
 from chat.tracing import NO_TRACER, Tracer
@@ -124,7 +125,7 @@ def with_servers(
         return tools, nullcontext
     from mcp_tools.servers import Servers  # here, because who has none needs no mcp
 
-    servers = Servers(configs, taken=[spec.name for spec in tools.specs], version=version)
+    servers = Servers(configs, taken={SEARCH_TOOL, *(spec.name for spec in tools.specs)}, version=version)
     return tools.joined(servers), servers.running
 
 
@@ -137,6 +138,7 @@ def policy_of(settings: Settings, *, prompt: str | None = None) -> Policy:
         run_tokens=settings.max_run_tokens,
         budgets=budgets_of(settings),
         passage_tokens=settings.passage_tokens,
+        search_documents=settings.search_documents,
         retries=settings.model_retries,
         answer_limit=settings.max_answer_chars,
         crash_recovery=CrashRecovery(settings.crash_recovery),

@@ -173,6 +173,9 @@ class Settings(BaseSettings):
     passage_tokens: int = Field(
         2_000, ge=0, le=MOST_TOKENS, description="Budget of the passages of documents sent with a message."
     )
+    search_documents: bool = Field(
+        default=True, description="Whether the model may search the documents by itself, with a tool."
+    )
     summaries: bool = Field(default=True, description="Whether what does not fit is summarised for the model.")
     summary_model: str | None = Field(None, description="Model that summarises; default the one that answered.")
     titles: bool = Field(default=False, description="Whether sessions without a title are given one by a model.")

@@ -321,4 +321,5 @@ def _beside(policy: Policy) -> Policy:
         answer_limit=ANSWER_LIMIT,
         run_seconds=min(policy.run_seconds, RUN_SECONDS),
         takeovers=TAKEOVERS,
+        search_documents=False,
     )

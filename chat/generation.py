@@ -36,8 +36,9 @@ from chat.quotations import Quotations, quotation, quoted_in
 from chat.retrieval import Retrieval
 from chat.room import fitted_request, size_of
 from chat.runs import Run
+from chat.searching import search_tool
 from chat.sessions import Turn
-from chat.sources import admitted
+from chat.sources import admitted, key_of
 from chat.spending import tokens_of
 from chat.steps import Call, Stage, Step, open_calls, steps_of
 from chat.terms import Terms
@@ -87,10 +88,11 @@ class Generation:
         self._journal = journal
         self._model = model
         self._policy = policy
-        self._tools = tools
         self._approvals = approvals or Approvals(store)
         self._meter = meter
         self._quotations = Quotations(store, retrieval or Retrieval(store), policy.budgets, policy.passage_tokens)
+        searching = policy.search_documents and policy.passage_tokens > 0
+        self._tools = tools.searching(search_tool(self._quotations)) if searching else tools
         self._messages = messages or Context(store, policy.budgets, policy.system_prompt).messages
 
     def resume(self, live: LiveRun, theirs: Collection[str] = ()) -> bool:
@@ -219,7 +221,6 @@ class Generation:
         run = live.run
         terms = await patiently(lambda: self._store.terms(run.id), run.id)
         theirs = {spec.name for spec in terms.tools}
-        ours = [spec for spec in self._tools.specs if spec.name not in theirs]
         steps, prefix = steps_of(live.events)
         selected = [event.model for event in live.events if isinstance(event, ModelSelected)]
         told = quotation(await self._quoted(live, terms))
@@ -229,7 +230,7 @@ class Generation:
             messages,
             prefix,
             steps,
-            [*ours, *terms.tools],
+            [*self._tools.offered(terms), *terms.tools],
             model=run.model,
             speaker=selected[-1] if selected else "",
             taken={
@@ -249,8 +250,7 @@ class Generation:
         collection = terms.collection
         if collection is not None and not live.events:
             for found in await patiently(lambda: self._quotations.found(live.run, collection), live.run.id):
-                if (source := admitted(found, live.sources, 0)) is not None:
-                    self._journal.append(live, source)
+                self._cite(live, found)
             await self._journal.landed(live)
         return quoted_in(live.events)
 
@@ -327,11 +327,19 @@ class Generation:
             self._journal.append(live, ToolDecided(call.id, approved))
             await self._journal.landed(live)
         if approved:
-            answered = await self._tools.answer(call, live.run, self._store, span)
+            answered = await self._tools.answer(
+                call, live.run, self._store, span, lambda found: self._cite(live, found)
+            )
         else:
             answered = replace(call, error=DENIED)
         self._journal.append(live, ToolFinished(call.id, answered.result, answered.error))
         return answered
+
+    def _cite(self, live: LiveRun, found: Source) -> bool:
+        """Record what is no source of the run yet; False if it has as many as it may have."""
+        if (source := admitted(found, live.sources, 0)) is not None:
+            self._journal.append(live, source)
+        return source is not None or key_of(found) in map(key_of, live.sources)
 
     def _wait_before(self, attempt: int, error: ModelError) -> float | None:
         """Seconds to wait before the same request is sent again; None if it is not."""

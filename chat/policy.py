@@ -24,7 +24,8 @@ class Policy:
     that an answer that kills its process does not kill the next one for ever. ``steps``: how often the model is asked
     in one run, when it goes on calling tools. ``run_seconds``: how long a run may take in all, tools included.
     ``run_tokens``: in and out, of all its requests together, as they are reported or estimated.
-    ``passage_tokens``: of all passages of documents that a model is shown for an answer.
+    ``passage_tokens``: of all passages of documents that a model is shown for an answer, and of those that each search
+    of its own finds. ``search_documents``: whether it may make any.
     """
 
     system_prompt: str | None = None
@@ -38,6 +39,7 @@ class Policy:
     run_seconds: float = 600.0
     run_tokens: int = 1_000_000
     passage_tokens: int = 2_000
+    search_documents: bool = True
 
 
 class OverLimitError(ModelError):

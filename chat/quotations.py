@@ -26,7 +26,7 @@ QUOTED = (
     "help to answer and name their titles; if none does, say that the documents do not tell.\n"
     "<passages>\n{}\n</passages>"
 )
-"""How the model is told of them. No passage can end the frame: see :func:`_line`."""
+"""How the model is told of them. No passage can end the frame: see :func:`line_of`."""
 
 
 class Quotations:
@@ -41,12 +41,15 @@ class Quotations:
     async def found(self, run: Run, collection: str) -> Sequence[Source]:
         """The passages that fit the run's message best, of what its user may read, as far as there is room."""
         asked = await self._store.turn(run.message_id)
-        question = asked.content if asked is not None else ""
+        return await self.searched(run, collection, "" if asked is None else asked.content, LOOKED_AT)
+
+    async def searched(self, run: Run, collection: str, query: str, most: int) -> Sequence[Source]:
+        """Those that fit this query best, likewise. They are nothing's source yet, and have no ids."""
         room = min(self._tokens * BYTES_PER_TOKEN, self._budgets.least_room(run.model) // QUOTED_SHARE)
         found: list[Source] = []
-        for passage in await self._retrieval.passages(question, collection, run.user_id, LOOKED_AT):
+        for passage in await self._retrieval.passages(query, collection, run.user_id, most):
             source = _source(passage)
-            size = len(_line(source).encode()) + 1
+            size = len(line_of(source).encode()) + 1
             if size <= room:
                 room -= size
                 found.append(source)
@@ -61,7 +64,7 @@ def quoted_in(log: Iterable[Event]) -> list[Source]:
 
 def quotation(sources: Sequence[Source]) -> list[Turn]:
     """What the model is told of the passages; nothing where there are none."""
-    return [Turn("system", QUOTED.format("\n".join(map(_line, sources))))] if sources else []
+    return [Turn("system", QUOTED.format("\n".join(map(line_of, sources))))] if sources else []
 
 
 def _source(passage: Passage) -> Source:
@@ -75,7 +78,7 @@ def _source(passage: Passage) -> Source:
     )
 
 
-def _line(source: Source) -> str:
+def line_of(source: Source) -> str:
     """A line of JSON without a < in it, and without characters that some take for the end of a line."""
     members = {"title": source.title, "place": source.place, "text": source.text}
     line = json.dumps(members, ensure_ascii=False)

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from chat.events import Source
 from chat.ids import new_id
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
 from chat.steps import Call
-from chat.terms import ToolSpec
+from chat.terms import Terms, ToolSpec
 from chat.tracing import NO_SPAN, StepSpan, ToolSpan
 
 TIMEOUT = 30.0
@@ -23,6 +25,9 @@ LONGEST_RESULT = 65_536
 
 FAILED = "The tool failed."
 
+Cite: TypeAlias = Callable[[Source], bool]
+"""Makes it one of the answer's sources, if it is none yet; False if the answer cannot have more of them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,13 +35,22 @@ class ToolError(Exception):
     """What a tool raises to tell the model what went wrong. Any other error is logged, and its text kept from it."""
 
 
+def no_source(_: Source) -> bool:
+    """For calls that are of no answer."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """Whose call it is. A tool that has a parameter of this type is given it; the model does not see it."""
+    """Whose call it is. A tool that has a parameter of this type is given it; the model does not see it.
+
+    What a tool cites right before it returns is in the log together with its result.
+    """
 
     run: Run
     call_id: str
     store: Store
+    cite: Cite = no_source
 
     async def save(self, kind: str, data: Mapping[str, object]) -> str:
         """Write a record down, which ``GET /records`` shows; its id.
@@ -101,6 +115,7 @@ class Toolbox:
     ) -> None:
         self._tools = {tool.spec.name: tool for tool in tools}
         self._source: ToolSource = source or NoSource()
+        self._searching: Mapping[str, Tool] = {}
         self.prompt = prompt
         """The system prompt that comes with the tools, for where none is set."""
 
@@ -113,6 +128,20 @@ class Toolbox:
         """These, and those of the source."""
         return Toolbox(self._tools.values(), prompt=self.prompt, source=source)
 
+    def searching(self, tool: Tool) -> "Toolbox":
+        """These, and one for runs that have a collection of documents, unless another has its name."""
+        box = copy(self)
+        box._searching = {tool.spec.name: tool}
+        return box
+
+    def offered(self, terms: Terms) -> Sequence[ToolSpec]:
+        """Those that a run on these terms may call, less those whose names the client's own have."""
+        searching = self._searching if terms.collection is not None else {}
+        specs = {spec.name: spec for spec in self.specs}
+        specs |= {name: tool.spec for name, tool in searching.items() if name not in specs}
+        theirs = {spec.name for spec in terms.tools}
+        return [spec for name, spec in specs.items() if name not in theirs]
+
     async def settled(self) -> None:
         """Return when a run can begin with all tools that it can hope for."""
         await self._source.settled()
@@ -122,14 +151,17 @@ class Toolbox:
         tool = self._tools.get(call.name)
         return self._source.asks(call.name) if tool is None else tool.approval
 
-    async def answer(self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN) -> Call:
+    async def answer(
+        self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN, cite: Cite = no_source
+    ) -> Call:
         """Run the tool: the call with its result, or with the error as the model is told it. Never raises."""
-        tool = self._tools.get(call.name) or self._source.tools.get(call.name)
-        with span.tool_call(call.id, None if tool is None else call.name) as called:
+        name = call.name
+        tool = self._tools.get(name) or self._source.tools.get(name) or self._searching.get(name)
+        with span.tool_call(call.id, None if tool is None else name) as called:
             if tool is None:
                 called.failed("unknown_tool")
                 return replace(call, error="There is no such tool.")
-            return await _made(tool, call, ToolContext(run, call.id, store), called)
+            return await _made(tool, call, ToolContext(run, call.id, store, cite), called)
 
 
 async def _made(tool: Tool, call: Call, context: ToolContext, span: ToolSpan) -> Call:

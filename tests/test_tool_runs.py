@@ -35,7 +35,7 @@ from chat.runs import Run, RunStatus
 from chat.sessions import Turn
 from chat.steps import Call, Step
 from chat.terms import Terms, ToolSpec
-from chat.tools import Toolbox
+from chat.tools import Cite, Toolbox, no_source
 from chat.tracing import NO_SPAN, StepSpan
 from tests.patience import soon
 from tests.scripted import STOP, ScriptedModel, engine_on, follow, message, opened, unsteady
@@ -203,7 +203,9 @@ async def test_call_that_the_model_was_cut_off_in_is_not_made(file: Path, shop: 
 
 async def test_call_that_breaks_the_generation_ends_its_run(file: Path, shop: Shop) -> None:
     class Breaking(Toolbox):
-        async def answer(self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN) -> Call:
+        async def answer(
+            self, call: Call, run: Run, store: Store, span: StepSpan = NO_SPAN, cite: Cite = no_source
+        ) -> Call:
             raise asyncio.CancelledError
 
     async with engine_on(file, ScriptedModel([[*order("bread"), CALLS]]), tools=Breaking()) as engine:

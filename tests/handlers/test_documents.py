@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.handlers.test_identity import made
-from tests.serving import Client, served
+from tests.serving import Client, served, served_as_set
 
 GUIDE = {"text": "# Hours\n\nFrom nine.\n\n# Prices\n\nNothing.", "title": "Guide", "collection": "handbook"}
 MARKDOWN = GUIDE | {"media_type": "text/markdown; charset=utf-8"}
@@ -200,3 +200,17 @@ async def test_passages_of_another_user_never_reach_an_answer(tmp_path: Path) ->
         for who, texts in ((ann, ["From noon, for all.", "From ten, for ann."]), (bob, ["From noon, for all."])):
             answer = await client.post("/chat", json=ASK | {"collection": "handbook"}, headers=who)
             assert sorted(source["text"] for source in answer.json()["sources"]) == texts
+
+
+async def test_tool_that_echo_calls_finds_what_its_user_may_read(tmp_path: Path) -> None:
+    async with served_as_set(tmp_path, auth="keys") as client:
+        front = await made(client, "front")
+        ann, bob = front | {"X-User-Id": "ann"}, front | {"X-User-Id": "bob"}
+        await client.post("/documents", json=GUIDE | {"text": "Tea at ten, for ann."}, headers=ann)
+        await client.post("/documents", json=GUIDE | {"text": "Tea at noon, for all."}, headers=front)
+        ask = ASK | {"collection": "handbook", "message": '/search_documents {"query": "tea", "limit": 9}'}
+        for who, texts in ((ann, ["Tea at noon, for all.", "Tea at ten, for ann."]), (bob, ["Tea at noon, for all."])):
+            body = (await client.post("/chat", json=ask, headers=who)).json()
+            assert sorted(source["text"] for source in body["sources"]) == texts
+            assert [text in body["answer"] for text in texts] == [True] * len(texts)
+        assert "ann" not in body["answer"]
