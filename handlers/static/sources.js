@@ -29,12 +29,12 @@ export class Sources {
     const link = PAGE.test(url)
       ? h('a', { href: url, target: '_blank', rel: 'noopener noreferrer nofollow', dir: 'auto', textContent: words })
       : h('b', { dir: 'auto', textContent: words });
-    const whence = [url ? hostOf(url) : null, place].filter(Boolean).join(', ');
-    this.#list.append(
-      h('li', {}, link,
-        whence ? h('span', { class: 'whence', textContent: ` ${whence}` }) : null,
-        text ? h('blockquote', { dir: 'auto', textContent: text }) : null),
-    );
+    const from = [url ? hostOf(url) : null, place].filter(Boolean).join(', ');
+    const whence = from ? h('span', { class: 'whence', dir: 'auto', textContent: ` ${from}` }) : null;
+    const quote = text ? h('blockquote', { dir: 'auto', textContent: text }) : null;
+    // A passage is as long as some paragraphs: it opens by itself. What a page is quoted with is a line or two.
+    const parts = file && quote ? [h('details', {}, h('summary', {}, link, whence), quote)] : [link, whence, quote];
+    this.#list.append(h('li', {}, ...parts));
     const count = this.#list.children.length;
     this.#summary.textContent = count === 1 ? '1 source' : `${count} sources`;
     this.#element.hidden = false;

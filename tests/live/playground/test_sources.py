@@ -2,12 +2,14 @@
 
 import asyncio
 
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from tests.live.conftest import Serve
+from tests.live.hostile import MARKUP, Elsewhere, hostile, unclosed
 from tests.live.pages import modelled, send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import answer, said, verified
+from tests.live.playground.page import PHONE, answer, said, verified
+from tests.live.service import Service
 from tests.upstream import Upstream, chunk, done, finish, reply, sse
 
 RESULT = {"url": "https://a.example/rain?<b>", "title": "no page: it has brackets"}
@@ -52,3 +54,57 @@ async def test_answer_without_sources_says_nothing_of_them(serve: Serve, browse:
     await send(page, "Hello")
     await verified(page)
     await expect(answer(page).locator(".sources")).not_to_be_visible()
+
+
+async def collect(service: Service, title: str, *texts: str) -> None:
+    for text in texts:
+        body = {"title": title, "collection": "handbook", "text": text, "media_type": "text/markdown"}
+        assert (await service.client.post("/documents", json=body)).status_code == 201
+
+
+async def asked(service: Service, page: Page, text: str) -> None:
+    """Ask in a session with the collection, and open it."""
+    body = {"message": text, "collection": "handbook", "session_id": "s", "stream": False}
+    assert (await service.client.post("/chat", json=body)).status_code == 200
+    await page.goto(f"{service.url}/playground#s")
+    await page.reload()
+
+
+async def test_passage_is_a_footnote_that_opens_with_the_keyboard(serve: Serve, browse: Browse) -> None:
+    service = await serve(STREAM_DELAY="0")
+    await collect(service, "Guide", "# Hours\n\nThe shop opens at nine.\n", "Tea is free in the shop.")
+    page = await browse(service.url, viewport=PHONE)
+    await asked(service, page, '/search_documents {"query": "tea"}')
+    sources = answer(page).locator(".sources")
+    await expect(sources.locator("> summary")).to_have_text("1 source")
+    await asked(service, page, "When does the shop open?")
+    sources = answer(page).locator(".sources")
+    await expect(sources.locator("> summary")).to_have_text("2 sources")
+    await sources.locator("> summary").focus()
+    await page.keyboard.press("Enter")
+    first = sources.locator("li").filter(has_text="Hours")
+    await expect(first.locator("summary")).to_have_text("Guide Hours, paragraph 1")
+    await expect(first.locator("blockquote")).not_to_be_visible()
+    await first.locator("summary").focus()
+    await page.keyboard.press("Space")
+    await expect(first.locator("blockquote")).to_be_visible()
+    await expect(first.locator("blockquote")).to_have_text("# Hours\n\nThe shop opens at nine.")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_hostile_passages_are_text(serve: Serve, browse: Browse, elsewhere: Elsewhere) -> None:
+    service = await serve(STREAM_DELAY="0", PASSAGE_TOKENS="4000")
+    texts = [text.replace("\0", "") for text in [*hostile(elsewhere.url), *unclosed(elsewhere.url)]]
+    page = await browse(service.url)
+    for place in range(0, len(texts), 12):
+        await collect(
+            service, texts[place][:200] or "x", "\n\n".join(f"kettle {text}" for text in texts[place : place + 12])
+        )
+    await asked(service, page, "kettle")
+    items = answer(page).locator(".sources li")
+    await expect(items.first).to_be_attached()
+    for part in await page.locator(".sources details, .sources").all():
+        await part.evaluate("part => { part.open = true; }")
+    await expect(items.first.locator("blockquote")).to_contain_text("kettle")
+    assert await page.evaluate(MARKUP, ".sources") == []
+    assert elsewhere.asked == []
