@@ -14,9 +14,10 @@ from chat.runs import Cursor
 from chat.sessions import NewSession
 from chat.terms import Terms, ToolSpec
 from handlers.answers import answer, claim_of, replayed
-from handlers.bodies import Body, Id, Key, ModelName, Reply, body_of, query_of
+from handlers.bodies import COLLECTION_MEANS, Body, CollectionName, Id, Key, ModelName, Reply, body_of, query_of
 from handlers.chat import within_limit
 from handlers.context import engine_of
+from handlers.documents import check_collection, meant_by
 from handlers.formats.ag_ui import AgUiEvents
 from handlers.models import chosen_model
 from handlers.streams import cursor_of, follow, tell
@@ -56,6 +57,7 @@ class AgUiContext(_Camel):
 
 class AgUiProps(_Camel):
     model: ModelName | None = Field(None, description="The model that is to answer, one of `GET /models`.")
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
 
 
 class RunAgentInput(_Camel):
@@ -76,18 +78,20 @@ async def run_agent(request: Request) -> Response:
     """The client's name for a run is its idempotency key: sent again, it attaches, and a resume goes on."""
     body = await body_of(request, RunAgentInput)
     encoder = _encoder(request, body.thread_id, body.run_id)
-    claim = claim_of(request, body.run_id, body.model_dump())
+    props = body.forwarded_props or AgUiProps()
+    meant = body.model_dump(exclude={"forwarded_props": {"collection"}})
+    claim = claim_of(request, body.run_id, meant, *meant_by(props.collection))
     if (before := await replayed(request, claim)) is not None:
         return await answer(request, before, Reply(), encoder=encoder)
     spoken = [message for message in body.messages if message.role not in ("reasoning", "activity")]
     turns = within_limit(request, list(turns_of(spoken)))
-    model = body.forwarded_props.model if body.forwarded_props else None
+    await check_collection(request, props.collection, body.thread_id, None)
     new = NewRun(
         id=new_id("run"),
-        session=NewSession(body.thread_id, anonymous_user()),
+        session=NewSession(body.thread_id, anonymous_user(), collection=props.collection),
         user_id=None,
         turns=turns,
-        model=chosen_model(request, model),
+        model=chosen_model(request, props.model),
         place=Leaf() if len(turns) == 1 else Matching(),
         terms=await _terms(request, body, spoken),
         claim=claim,

@@ -68,7 +68,7 @@ METADATA_DEPTH = 32
 _TEMPLATE = "The prompt template that tells the model what to do; without it the session's."
 
 
-_COLLECTION = "The documents that the session's answers are taken from, from now on; without it they stay."
+COLLECTION_MEANS = "The documents that the session's answers are taken from, from now on; without it they stay."
 
 
 class Body(BaseModel):
@@ -99,7 +99,7 @@ class ChatQuery(Reply):
         "without it the message follows the last one.",
     )
     template: TemplateName | None = Field(None, description=_TEMPLATE)
-    collection: CollectionName | None = Field(None, description=_COLLECTION)
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
 
 
 class ChatBody(ChatQuery):
@@ -110,6 +110,7 @@ class QueryBody(Body):
     prompt: str = Field(min_length=1, description="What is asked.")
     request_id: Key | None = Field(None, description="Idempotency key, where a header cannot be sent.")
     model: ModelName | None = Field(None, description="The model that is to answer, one of `GET /models`.")
+    collection: CollectionName | None = Field(None, description="The documents that the answer is taken from.")
 
 
 class TurnBody(Body):
@@ -127,6 +128,7 @@ class MessagesBody(Reply):
     user_id: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
     template: TemplateName | None = Field(None, description=_TEMPLATE)
     variables: Variables
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
 
 
 class RetryBody(Reply):

@@ -14,7 +14,7 @@ from chat.terms import Terms
 from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import ChatBody, ChatQuery, MessagesBody, body_of, query_of
 from handlers.context import engine_of, service_of
-from handlers.documents import check_collection
+from handlers.documents import check_collection, meant_by
 from handlers.models import chosen_model, named
 from handlers.retries import try_again
 from handlers.streams import cursor_of
@@ -44,14 +44,16 @@ async def post_messages(request: Request) -> Response:
     if not turns or turns[-1].role != "user" or not turns[-1].content:
         raise ChatError("invalid_request", "messages: the last one has to be the user's.")
     meaning = [[turn.model_dump() for turn in body.messages], body.session_id, body.user_id, *named(body.model)]
-    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, body.variables))
+    means = _named(body.template, body.variables) + meant_by(body.collection)
+    claim = claim_of(request, body.request_id, *meaning, *means)
     if (before := await replayed(request, claim)) is not None:
         return await answer(request, before, body)
+    await check_collection(request, body.collection, body.session_id, body.user_id)
     prompt = await prompt_for(request, body.template, body.variables, body.session_id)
     system = [turn.content for turn in body.messages if turn.role == "system"]
     new = NewRun(
         id=new_id("run"),
-        session=_session(body.session_id, body.user_id),
+        session=replace(_session(body.session_id, body.user_id), collection=body.collection),
         user_id=body.user_id,
         turns=within_limit(request, turns),
         model=chosen_model(request, body.model),
@@ -66,8 +68,8 @@ async def post_messages(request: Request) -> Response:
 async def _chat(request: Request, body: ChatQuery, variables: Variables, *, attach_same: bool) -> Response:
     branches = "parent_id" in body.model_fields_set
     meaning = [body.message, body.session_id, body.user_id, branches, body.parent_id, *named(body.model)]
-    collection = [] if body.collection is None else [{"collection": body.collection}]
-    claim = claim_of(request, body.request_id, *meaning, *_named(body.template, variables), *collection)
+    means = _named(body.template, variables) + meant_by(body.collection)
+    claim = claim_of(request, body.request_id, *meaning, *means)
     if (before := await replayed(request, claim)) is not None:
         return await answer(request, before, body)
     await check_collection(request, body.collection, body.session_id, body.user_id)

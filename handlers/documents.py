@@ -66,6 +66,11 @@ async def check_collection(request: Request, collection: str | None, session_id:
         raise ChatError("collection_unknown", "There is no document in this collection that the user may read.")
 
 
+def meant_by(collection: str | None) -> list[object]:
+    """The collection's part in what a request means; nothing where none is named, as before there were any."""
+    return [] if collection is None else [{"collection": collection}]
+
+
 def _text_of(body: DocumentBody, limit: int) -> bytes:
     """The document, which is not too large."""
     text = body.text.encode()

@@ -12,6 +12,7 @@ from chat.sessions import NewSession, Turn
 from handlers.answers import answer, claim_of, replayed
 from handlers.bodies import QueryBody, Reply, body_of
 from handlers.chat import within_limit
+from handlers.documents import check_collection, meant_by
 from handlers.formats import LINES
 from handlers.models import chosen_model, named
 from handlers.views import QueryView, source_view
@@ -28,12 +29,15 @@ async def post_query_stream(request: Request) -> Response:
 async def _question(request: Request) -> NewRun | Started:
     body = await body_of(request, QueryBody)
     both = request.url.path.removesuffix("/stream")
-    claim = claim_of(request, body.request_id, body.prompt, *named(body.model), path=both)
+    meant = [body.prompt, *named(body.model), *meant_by(body.collection)]
+    claim = claim_of(request, body.request_id, *meant, path=both)
     if (before := await replayed(request, claim)) is not None:
         return before
+    await check_collection(request, body.collection, None, None)
+    title = title_of(body.prompt) or None  # worth no model's time
     return NewRun(
         id=new_id("run"),
-        session=NewSession(new_id("ses"), anonymous_user(), title_of(body.prompt) or None),  # worth no model's time
+        session=NewSession(new_id("ses"), anonymous_user(), title, collection=body.collection),
         user_id=None,
         turns=within_limit(request, [Turn("user", body.prompt)]),
         model=chosen_model(request, body.model),

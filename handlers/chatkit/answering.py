@@ -28,6 +28,7 @@ from handlers.chatkit.bodies import ChatKitBody, ChatKitQuery
 from handlers.chatkit.branches import PAGE, logged, user_item
 from handlers.chatkit.threads import Threads
 from handlers.context import engine_of, router_of
+from handlers.documents import check_collection
 from handlers.formats.chatkit import ChatKitEvents
 from handlers.formats.chatkit_items import YES, Members
 from handlers.models import chosen_model
@@ -75,9 +76,10 @@ async def _new(request: Request, query: ChatKitQuery, asked: StreamingReq) -> Ne
 
 
 async def _new_run(request: Request, query: ChatKitQuery, session: NewSession, said: UserMessageInput) -> NewRun:
+    await check_collection(request, query.collection, session.id, query.user_id)
     return NewRun(
         id=new_id("run"),
-        session=session,
+        session=replace(session, collection=query.collection),
         user_id=query.user_id,
         turns=within_limit(request, [Turn("user", _text_of(said))]),
         model=chosen_model(request, said.inference_options.model),

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Key, TemplateName, UserId
+from handlers.bodies import COLLECTION_MEANS, Body, CollectionName, Key, TemplateName, UserId
 
 Operation = Literal[
     "threads.create",
@@ -44,6 +44,7 @@ class ChatKitQuery(Body):
 
     user_id: UserId | None = Field(None, description="Whose threads these are; without it all are listed.")
     template: TemplateName | None = Field(None, description="The prompt template; without it the session's.")
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
     on_busy: OnBusy = Field(OnBusy.REJECT, description="What to do while the thread is still being answered.")
     on_disconnect: Literal["continue", "cancel"] = Field(
         "continue",

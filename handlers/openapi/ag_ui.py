@@ -14,7 +14,7 @@ AG_UI: dict[str, Operation] = {
         body=RunAgentInput,
         headers=ASKING,
         answers={200: _EVENTS, 202: ACCEPTED},
-        raises=(*BODY, "run_in_progress", *START, *FOLLOW),
+        raises=(*BODY, "collection_unknown", "run_in_progress", *START, *FOLLOW),
     ),
     "GET /ag-ui": Operation(
         tag="AG-UI",

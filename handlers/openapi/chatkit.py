@@ -24,7 +24,8 @@ CHATKIT: dict[str, Operation] = {
             202: ACCEPTED,
         },
         raises=(
-            *BODY, "template_unknown", "run_in_progress", "already_decided", "chatkit_missing", *START, *FOLLOW,
+            *BODY, "template_unknown", "collection_unknown", "run_in_progress", "already_decided", "chatkit_missing",
+            *START, *FOLLOW,
         ),
     ),
 }  # fmt: skip

@@ -193,7 +193,7 @@ _CHAT = {
         or_body=UIChatBody,
         headers=ASKING,
         answers={**_ANSWERS, 200: replace(_STREAMED, streams=(*_STREAMED.streams, "parts"))},
-        raises=(*BODY, "template_unknown", "already_decided", *_ASK),
+        raises=(*BODY, "template_unknown", "collection_unknown", "already_decided", *_ASK),
     ),
     "POST /query": Operation(
         tag="Chat",
@@ -205,7 +205,7 @@ _CHAT = {
             200: Answer(description="The whole answer.", view=QueryView, headers=RUN),
             202: ACCEPTED,
         },
-        raises=(*BODY, "run_stopped", *START, *STREAM, *MODEL),
+        raises=(*BODY, "collection_unknown", "run_stopped", *START, *STREAM, *MODEL),
     ),
     "POST /query/stream": Operation(
         tag="Chat",
@@ -218,7 +218,7 @@ _CHAT = {
             202: ACCEPTED,
             204: SEEN,
         },
-        raises=(*BODY, *START, *FOLLOW),
+        raises=(*BODY, "collection_unknown", *START, *FOLLOW),
     ),
 }
 

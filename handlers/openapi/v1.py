@@ -39,7 +39,7 @@ V1: dict[str, Operation] = {
             202: ACCEPTED,
             204: SEEN,
         },
-        raises=(*BODY, "run_in_progress", "run_stopped", *START, *FOLLOW, *MODEL),
+        raises=(*BODY, "collection_unknown", "run_in_progress", "run_stopped", *START, *FOLLOW, *MODEL),
         openai=True,
     ),
     "POST /v1/responses": Operation(
@@ -61,7 +61,7 @@ V1: dict[str, Operation] = {
             ),
             204: SEEN,
         },
-        raises=(*BODY, "template_unknown", "run_in_progress", *START, *FOLLOW, *MODEL),
+        raises=(*BODY, "template_unknown", "collection_unknown", "run_in_progress", *START, *FOLLOW, *MODEL),
         openai=True,
     ),
     "GET /v1/responses/{response_id}": Operation(

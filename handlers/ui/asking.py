@@ -13,6 +13,7 @@ from chat.terms import ToolSpec
 from handlers.answers import claim_of
 from handlers.chat import within_limit
 from handlers.context import engine_of, router_of
+from handlers.documents import check_collection
 from handlers.models import chosen_model
 from handlers.templates import prompt_for
 from handlers.terms import terms_of
@@ -34,10 +35,11 @@ async def _asked(request: Request, body: UIChatBody, claim: Claim | None) -> New
     """The client's view of the conversation, or its last message alone."""
     turns = within_limit(request, list(turns_of(body.said)))
     prompt = await prompt_for(request, body.template, body.variables, body.id)
+    await check_collection(request, body.collection, body.id, body.user_id)
     specs = [ToolSpec(name, tool.description, tool.input_schema) for name, tool in body.tools.items()]
     return NewRun(
         id=new_id("run"),
-        session=NewSession(body.id, body.user_id or anonymous_user()),
+        session=NewSession(body.id, body.user_id or anonymous_user(), collection=body.collection),
         user_id=body.user_id,
         turns=turns,
         model=chosen_model(request, body.model),

@@ -6,7 +6,18 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from pydantic.alias_generators import to_camel
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Flag, Id, Key, ModelName, TemplateName, UserId, Variables
+from handlers.bodies import (
+    COLLECTION_MEANS,
+    Body,
+    CollectionName,
+    Flag,
+    Id,
+    Key,
+    ModelName,
+    TemplateName,
+    UserId,
+    Variables,
+)
 
 MessageId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -74,6 +85,7 @@ class UIChatBody(_Camel):
     model: ModelName | None = Field(None, description="The model that is to answer, one of `GET /models`.")
     template: TemplateName | None = Field(None, description="The prompt template; without it the session's.")
     variables: Variables
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
     tools: dict[ToolName, UIToolBody] = Field(
         default_factory=dict, description="The client's own tools by their names, which it runs itself."
     )

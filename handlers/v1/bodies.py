@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Flag, Id, Key, ModelName, UserId, checked
+from handlers.bodies import COLLECTION_MEANS, Body, CollectionName, Flag, Id, Key, ModelName, UserId, checked
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -31,6 +31,9 @@ OPTIONS = {
 
 DELIVERY = {"stream", "stream_options", "on_busy", "on_disconnect", "request_id", "metadata"}
 """Members that do not count in what a request means."""
+
+BESIDE = {"collection"}
+"""Members that count where they are there: see :func:`handlers.documents.meant_by`."""
 
 
 class TextPart(Body):
@@ -104,6 +107,7 @@ class CompletionBody(Body):
     tools: list[ToolBody] | None = Field(None, description="The client's own, which it runs itself.")
     user: UserId | None = Field(None, description="Whose conversation it is; without it an anonymous id is made.")
     metadata: CompletionMetadata | None = None
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
     temperature: Any = None
     top_p: Any = None
     max_tokens: Any = None

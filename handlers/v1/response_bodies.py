@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StrictFloat, StrictInt, StringConstraints, Tag
 
 from chat.commands import OnBusy
-from handlers.bodies import Body, Flag, Id, ModelName, UserId
+from handlers.bodies import COLLECTION_MEANS, Body, CollectionName, Flag, Id, ModelName, UserId
 from handlers.v1.bodies import CallId, FunctionSpec, ToolName
 
 ECHOED = {
@@ -171,6 +171,7 @@ class ResponseBody(Body):
     moderation: None = None
     max_tool_calls: None = None
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=0)] | None = None
+    collection: CollectionName | None = Field(None, description=COLLECTION_MEANS)
     on_busy: OnBusy = Field(OnBusy.REJECT, description="What to do while the session is still answering.")
 
 

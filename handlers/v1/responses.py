@@ -15,12 +15,14 @@ from chat.terms import Terms
 from handlers.answers import answer, begun_once, claim_of, outcome, replayed
 from handlers.bodies import Reply, body_of, query_of
 from handlers.context import engine_of
+from handlers.documents import check_collection, meant_by
 from handlers.formats.response_views import ResponseView
 from handlers.formats.responses import ResponseEvents, remembered
 from handlers.models import chosen_model
 from handlers.streams import cursor_of, follow, run_headers, tell
 from handlers.templates import prompt_for
 from handlers.terms import terms_of
+from handlers.v1.bodies import BESIDE
 from handlers.v1.items import instructions_in
 from handlers.v1.places import placed, run_of, session_named
 from handlers.v1.response_bodies import DELIVERY, ECHOED, MessageInput, ResponseBody, ResponseQuery
@@ -31,8 +33,8 @@ from handlers.v1.tools import tools_of
 async def create_response(request: Request) -> Response:
     """In the background or not, the run goes on when the client goes away."""
     body = await body_of(request, ResponseBody)
-    meant = body.model_dump(exclude=DELIVERY, by_alias=True)
-    claim = claim_of(request, None, meant, session_named(request, body))
+    meant = body.model_dump(exclude=DELIVERY | BESIDE, by_alias=True)
+    claim = claim_of(request, None, meant, session_named(request, body), *meant_by(body.collection))
     started = await replayed(request, claim) or await begun_once(request, await _new_run(request, body, claim))
     if body.stream:
         encoder = ResponseEvents(await engine_of(request).store.terms(started.run.id))
@@ -57,13 +59,14 @@ async def cancel_response(request: Request) -> Response:
 async def _new_run(request: Request, body: ResponseBody, claim: Claim | None) -> NewRun:
     items = [MessageInput(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     session_id, place, turns = await placed(request, body, list(items))
+    await check_collection(request, body.collection, session_id, body.user)
     prompt = await prompt_for(request, None, {}, session_id)
     said = [text for text in (body.instructions, *instructions_in(items)) if text]
     terms = terms_of(request, prompt, said, tools_of(body.tools or ()), options_of(body))
     labels = body.model_dump(include=ECHOED, exclude_none=True, by_alias=True)
     return NewRun(
         id=new_id("run"),
-        session=NewSession(session_id or new_id("ses"), body.user or anonymous_user()),
+        session=NewSession(session_id or new_id("ses"), body.user or anonymous_user(), collection=body.collection),
         user_id=body.user,
         turns=turns,
         model=chosen_model(request, body.model),
