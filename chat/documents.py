@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chat.commands import Claim
 from chat.search import SEARCH_WORDS
 from chat.sessions import Page
 
@@ -94,13 +95,22 @@ class Lookup:
 class Documents(Protocol):
     """The users' documents. Every method is one transaction, and raises as those of :class:`Store`, which has them."""
 
-    async def add_document(self, new: NewDocument, most: int) -> Document:
+    async def add_document(self, new: NewDocument, most: int, claim: Claim | None = None) -> Document:
         """Store it with its chunks: survives power loss. ``most``: documents that its user may have; 0 for any.
 
-        It is found from then on.
+        It is found from then on. With a ``claim`` that has been made before it is the document of that time, which has
+        another id.
 
         Raises:
-            ChatError: ``too_many_documents``.
+            ChatError: ``too_many_documents``, ``idempotency_conflict``.
+        """
+        ...
+
+    async def claimed_document(self, claim: Claim) -> Document | None:
+        """The document that this key has brought; None if none has yet, or if it is gone.
+
+        Raises:
+            ChatError: ``idempotency_conflict``.
         """
         ...
 

@@ -137,9 +137,13 @@ class UserStore:
 
     # documents
 
-    async def add_document(self, new: NewDocument, most: int) -> Document:
+    async def add_document(self, new: NewDocument, most: int, claim: Claim | None = None) -> Document:
         """It belongs to the user. Raises as :meth:`chat.documents.Documents.add_document`."""
-        return await self._store.add_document(replace(new, user_id=self._whose(new.user_id)), most)
+        own = None if claim is None else self.own_claim(claim)
+        return await self._store.add_document(replace(new, user_id=self._whose(new.user_id)), most, own)
+
+    async def claimed_document(self, claim: Claim) -> Document | None:
+        return await self._store.claimed_document(self.own_claim(claim))
 
     async def document(self, document_id: str) -> Document | None:
         """One of the user's own, or one that is shared."""

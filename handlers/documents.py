@@ -3,9 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from chat.documents import NewDocument
+from chat.documents import Document, NewDocument
 from chat.errors import ChatError
 from chat.ids import new_id
+from handlers.answers import claim_of
 from handlers.bodies import DocumentBody, DocumentsQuery, body_of, query_of
 from handlers.context import engine_of, service_of
 from handlers.identity import NOBODY
@@ -14,7 +15,11 @@ from handlers.streams import cursor_of
 
 
 async def create_document(request: Request) -> Response:
-    body, service = await body_of(request, DocumentBody), service_of(request)
+    body, service, store = await body_of(request, DocumentBody), service_of(request), engine_of(request).store
+    meaning = [body.title, body.collection, body.media_type, body.user_id, body.text]
+    claim = claim_of(request, None, *meaning)
+    if claim is not None and (before := await store.claimed_document(claim)) is not None:
+        return _stored(before, replayed=True)
     text = _text_of(body, service.document_limit)
     media_type = body.media_type.partition(";")[0].strip().lower()
     texts = [known for known in service.reader.media_types if known.startswith("text/")]
@@ -25,8 +30,8 @@ async def create_document(request: Request) -> Response:
     if not chunks:
         raise ChatError("document_empty", "There is no text in the document.")
     new = NewDocument(new_id("doc"), body.user_id, body.collection, body.title, media_type, len(text), chunks)
-    document = await engine_of(request).store.add_document(new, service.documents_each)
-    return JSONResponse(document_view(document), 201, {"Location": f"/documents/{document.id}"})
+    document = await store.add_document(new, service.documents_each, claim)
+    return _stored(document, replayed=document.id != new.id)
 
 
 async def list_documents(request: Request) -> Response:
@@ -69,6 +74,11 @@ async def check_collection(request: Request, collection: str | None, session_id:
 def meant_by(collection: str | None) -> list[object]:
     """The collection's part in what a request means; nothing where none is named, as before there were any."""
     return [] if collection is None else [{"collection": collection}]
+
+
+def _stored(document: Document, *, replayed: bool) -> Response:
+    headers = {"Location": f"/documents/{document.id}"} | ({"Idempotency-Replayed": "true"} if replayed else {})
+    return JSONResponse(document_view(document), 201, headers)
 
 
 def _text_of(body: DocumentBody, limit: int) -> bytes:

@@ -3,12 +3,38 @@
 from collections.abc import Sequence
 from typing import Any
 
+from chat.commands import Claim
 from chat.documents import Document, NewDocument
 from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
 
 _DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at, embedded"
+
+
+async def add_once(db: Rows, new: NewDocument, most: int, claim: Claim | None) -> Document:
+    """The new document, or that of the claim, which somebody may make at the same time."""
+    if claim is None:
+        return await add_document(db, new, most)
+    await db.lock(f"document key {claim.key}")
+    if (before := await find_claimed(db, claim)) is not None:
+        return before
+    document = await add_document(db, new, most)
+    await db.rows(
+        "INSERT INTO document_claims (key, fingerprint, document_id, created_at) VALUES (?, ?, ?, ?)",
+        (claim.key, claim.fingerprint, document.id, document.created_at),
+    )
+    return document
+
+
+async def find_claimed(db: Rows, claim: Claim) -> Document | None:
+    found = await db.rows("SELECT fingerprint, document_id FROM document_claims WHERE key = ?", (claim.key,))
+    if not found:
+        return None
+    fingerprint, document_id = found[0]
+    if fingerprint != claim.fingerprint:
+        raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
+    return await find_document(db, document_id)
 
 
 async def add_document(db: Rows, new: NewDocument, most: int) -> Document:

@@ -299,5 +299,6 @@ async def fold(db: Rows, retention: float) -> bool:
         (old, FOLD_RUNS),
     )
     await db.each("DELETE FROM log_pages WHERE run_id = ?", folded)
-    await db.rows("DELETE FROM claims WHERE created_at <= ?", (old,))
+    for claims in ("claims", "document_claims"):
+        await db.rows(f"DELETE FROM {claims} WHERE created_at <= ?", (old,))  # noqa: S608  # nosec B608  # names of ours
     return len(folded) == FOLD_RUNS

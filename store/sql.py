@@ -272,11 +272,14 @@ class SqlStore:
 
     # documents
 
-    async def add_document(self, new: NewDocument, most: int) -> Document:
-        document = await self._database.write(lambda db: documents.add_document(db, new, most), durable=True)
+    async def add_document(self, new: NewDocument, most: int, claim: Claim | None = None) -> Document:
+        document = await self._database.write(lambda db: documents.add_once(db, new, most, claim), durable=True)
         with suppress(StoreUnavailableError):  # it is stored: whoever searches next brings the index up to date
             await self._index_chunks()
         return document
+
+    async def claimed_document(self, claim: Claim) -> Document | None:
+        return await self._database.read(lambda db: documents.find_claimed(db, claim))
 
     async def document(self, document_id: str) -> Document | None:
         return await self._database.read(lambda db: documents.find_document(db, document_id))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from store.journal import PAGE_EVENTS, pages
 from store.rows import Rows, Values
 
-FORMAT = 3
+FORMAT = 4
 """Of the lines. It grows when an older version could no longer read them; every format up to it is read."""
 
 SINCE: Mapping[int, Mapping[str, str]] = {2: {"message": "sources"}, 3: {"session": "collection"}}
@@ -178,6 +178,12 @@ KINDS: Mapping[str, Kind] = {
         ("document_id", "number"),
         ("", 0),
         {"document_id": TEXT, "number": SMALL, "place": TEXT, "text": TEXT},
+    ),
+    "document_claim": Kind(
+        "document_claims",
+        ("document_id", "key"),
+        ("", ""),
+        {"key": TEXT, "fingerprint": TEXT, "document_id": TEXT, "created_at": NUMBER},
     ),
     "usage": Kind(
         "usage",
@@ -370,5 +376,8 @@ def _is_unicode(text: str) -> bool:
 
 def told(counts: Counter[str]) -> str:
     """How much there was, for people."""
-    named = [f"{counts[name]:,} {name}{'' if counts[name] == 1 or name == 'usage' else 's'}" for name in KINDS]
+    named = [
+        f"{counts[name]:,} {name.replace('_', ' ')}{'' if counts[name] == 1 or name == 'usage' else 's'}"
+        for name in KINDS
+    ]
     return ", ".join(named)

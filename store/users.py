@@ -115,9 +115,9 @@ async def _members(db: _Now, user_id: str) -> AsyncIterator[tuple[str, Mapping[s
     for name in ("record", "usage", "document"):
         async for members in transfer.rows_of(db, KINDS[name], of=("user_id", user_id)):
             yield name, members
-            if name == "document":
-                async for chunk in transfer.rows_of(db, KINDS["chunk"], of=("document_id", members["id"])):
-                    yield "chunk", chunk
+            for part in ("chunk", "document_claim") if name == "document" else ():
+                async for row in transfer.rows_of(db, KINDS[part], of=("document_id", members["id"])):
+                    yield part, row
 
 
 async def _of_run(db: _Now, run: Mapping[str, Any]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:

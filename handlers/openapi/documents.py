@@ -11,9 +11,17 @@ DOCUMENTS = {
         description="It is taken apart by its headings and paragraphs into passages, which are found from then on. It "
         "belongs to the user who asks, or is shared with all users where nobody in particular does.",
         body=DocumentBody,
-        answers={201: Answer(description="The new document.", view=DocumentView, headers=("Location",))},
+        headers=("Idempotency-Key",),
+        answers={
+            201: Answer(
+                description="The new document, or that of the same request before.",
+                view=DocumentView,
+                headers=("Location", "Idempotency-Replayed"),
+            )
+        },
         raises=(
             *BODY,
+            "idempotency_conflict",
             "document_empty",
             "document_encrypted",
             "document_too_large",

@@ -50,7 +50,10 @@ _RESPONSE = {
     "X-Session-Id": ("The session that it belongs to.", _STRING),
     "X-User-Id": ("Whose session that is.", _STRING),
     "Location": ("Where what was made, or is meant, is found.", _STRING | {"format": "uri-reference"}),
-    "Idempotency-Replayed": ("There when the request attached to a run that existed.", _STRING | {"const": "true"}),
+    "Idempotency-Replayed": (
+        "There when the request led to what existed: the run, or the document.",
+        _STRING | {"const": "true"},
+    ),
     "Preference-Applied": ("What was followed of `Prefer`.", _STRING | {"const": "respond-async"}),
     "WWW-Authenticate": ("That a key or token is wanted, as a bearer.", _STRING),
     "Retry-After": ("Seconds to wait, where they are known.", {"type": "integer", "minimum": 1}),

@@ -1,5 +1,6 @@
 """Documents come in, are listed, and go."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,48 @@ async def test_so_many_documents_may_be_there(client: Client) -> None:
     refused = await client.post("/documents", json=GUIDE)
     assert (refused.status_code, refused.json()["code"]) == (409, "too_many_documents")
     assert (await client.post("/documents", json=GUIDE | {"user_id": "ann"})).status_code == 201
+
+
+KEY = {"Idempotency-Key": "one"}
+
+
+async def test_document_that_is_sent_again_with_its_key_is_there_once(client: Client) -> None:
+    first = await client.post("/documents", json=MARKDOWN, headers=KEY)
+    again = await client.post("/documents", json=MARKDOWN, headers=KEY)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert again.headers["Location"] == first.headers["Location"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len((await client.get("/documents")).json()["documents"]) == 1
+    other = await client.post("/documents", json=MARKDOWN | {"text": "Else."}, headers=KEY)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+    await client.delete(first.headers["Location"])
+    anew = await client.post("/documents", json=MARKDOWN | {"text": "Else."}, headers=KEY)
+    assert anew.headers["Location"] != first.headers["Location"]
+    assert "Idempotency-Replayed" not in anew.headers
+
+
+async def test_document_that_is_sent_twice_at_once_is_there_once(client: Client) -> None:
+    sent = [client.post("/documents", json=GUIDE, headers=KEY) for _ in range(4)]
+    answers = await asyncio.gather(*sent)
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["document_id"] for answer in answers}) == 1
+    assert [answer.headers.get("Idempotency-Replayed") for answer in answers].count(None) == 1
+    assert len((await client.get("/documents")).json()["documents"]) == 1
+
+
+async def test_keys_of_documents_are_their_users_own(tmp_path: Path) -> None:
+    async with served(tmp_path, auth="keys") as client:
+        front = await made(client, "front")
+        ids = set()
+        for user in ("ann", "bob"):
+            response = await client.post("/documents", json=GUIDE, headers=front | KEY | {"X-User-Id": user})
+            assert (response.status_code, response.json()["user_id"]) == (201, user)
+            ids.add(response.json()["document_id"])
+        assert len(ids) == 2
+        wrong = await client.post("/documents", json=GUIDE, headers=front | {"Idempotency-Key": ""})
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_request")
 
 
 async def test_shared_documents_are_read_by_all_and_deleted_by_the_operator(tmp_path: Path) -> None:

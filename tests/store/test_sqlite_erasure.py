@@ -118,6 +118,7 @@ async def test_deleted_sessions_are_in_no_byte_of_the_files(store: SqliteStore, 
         "records",
         "usage",
         "documents",
+        "document_claims",
         "chunks",
     }
     await gone(store, "ann")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat.commands import NewRetry, OnBusy
+from chat.commands import Claim, NewRetry, OnBusy
 from chat.documents import Chunk, Document, Lookup, NewDocument, Passage, words_of_question
 from chat.errors import ChatError
 from chat.ids import new_id
@@ -257,3 +257,20 @@ async def test_documents_are_told_and_deleted_with_their_user(store: SqlStore) -
     assert not await store.knows_user("ann")
     assert list((await store.documents(None, None, 10, None)).items) == [other, shared]
     assert texts_of(await find(store, "tea", user_id="ann")) == ["tea for all"]
+
+
+async def test_claim_leads_to_its_document_until_it_is_forgotten(store: SqlStore, other: SqlStore) -> None:
+    claim = Claim("key", "print")
+    assert await store.claimed_document(claim) is None
+    first = await store.add_document(document("tea"), 0, claim)
+    assert await other.add_document(document("tea"), 0, claim) == first
+    assert await other.claimed_document(claim) == first
+    for ask in (store.claimed_document(Claim("key", "else")), store.add_document(document("x"), 0, Claim("key", "y"))):
+        with pytest.raises(ChatError, match="idempotency_conflict"):
+            await ask
+    assert len((await store.documents(None, None, 10, None)).items) == 1
+    await store.sweep(3600)
+    assert await store.claimed_document(claim) == first
+    await store.sweep(-1)
+    assert await store.claimed_document(claim) is None
+    assert (await store.add_document(document("tea"), 0, claim)).id != first.id

@@ -63,7 +63,8 @@ async def live(store: Store, user: str, text: str = "Hello") -> None:
     await store.save_record(Record(f"rec_{user}", "note", f"{user}s", user, run.id, {"text": text}, 0))
     chunks = [Chunk("paragraph 1", text), Chunk("paragraph 2", "tea")]
     assert isinstance(store, SqlStore)
-    await store.add_document(NewDocument(f"doc_{user}", user, "notes", text, "text/plain", 9, chunks), 0)
+    new = NewDocument(f"doc_{user}", user, "notes", text, "text/plain", 9, chunks)
+    await store.add_document(new, 0, Claim(f"{user} {text[:9]}", text))
 
 
 async def told(store: Store, user: str) -> list[tuple[str, dict[str, Any]]]:
@@ -105,6 +106,7 @@ async def test_all_that_is_a_users_is_told_and_nothing_else(store: Store) -> Non
         "page": 4,
         "document": 1,
         "chunk": 2,
+        "document_claim": 1,
         "claim": 2,
         "approval": 1,
         "record": 1,

@@ -228,7 +228,7 @@ async def talk(store: Any) -> Run:
     for user_id in ("ann", None):
         chunks = [Chunk("Drinks, paragraph 1", "Tea is at four."), Chunk("Drinks, paragraph 2", "Or at five.")]
         new = NewDocument(f"doc_{user_id}", user_id, "handbook", "Handbook", "text/plain", 26, chunks)
-        await store.add_document(new, 0)
+        await store.add_document(new, 0, Claim(f"document of {user_id}", "print"))
     return waiting
 
 
@@ -461,7 +461,10 @@ def test_commands_say_what_they_did(command: Command, tmp_path: Path, file: Path
 
     asyncio.run(fill())
     export, again = tmp_path / "export", tmp_path / "again"
-    told = "1 session, 4 messages, 4 runs, 3 pages, 2 claims, 1 approval, 1 record, 2 documents, 4 chunks, 1 usage.\n"
+    told = (
+        "1 session, 4 messages, 4 runs, 3 pages, 2 claims, 1 approval, 1 record, 2 documents, 4 chunks, "
+        "2 document claims, 1 usage.\n"
+    )
     assert command("export", export, file) == (0, f"Exported to {export}: {told}")
     assert export.stat().st_mode & 0o777 == 0o600
     status, said_ = command("import", export, url)
