@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
+from chat.events import Source
 from chat.functions import load_tools, tool_of
 from chat.steps import Call
 from chat.terms import ToolSpec
@@ -268,3 +269,12 @@ def test_what_cannot_be_a_tool_is_named_at_the_start(modules: Path, source: str,
     with pytest.raises(ValueError, match="shop_c") as caught:
         load_tools(["shop_c"])
     assert error in str(caught.value)
+
+
+async def test_what_a_tool_cites_is_no_source_where_there_is_no_answer() -> None:
+    async def cites(context: ToolContext) -> bool:
+        """Cites something."""
+        return context.cite(Source("", url="https://a.example"))
+
+    call = await Toolbox([tool_of(cites)]).answer(Call("1", "cites", "{}"), running(), UnsteadyStore(Path("x")))
+    assert call.result == "false"
