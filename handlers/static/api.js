@@ -21,7 +21,8 @@ export class Problem extends Error {
   }
 }
 
-async function call(method, path, { body, headers = {} } = {}) {
+/** `quiet`: who is not let in is not asked for a key. */
+async function call(method, path, { body, headers = {}, quiet = false } = {}) {
   const used = key.current();
   const init = { method, headers: { ...headers }, signal: AbortSignal.timeout(PATIENCE), cache: 'no-store' };
   if (body !== undefined) {
@@ -38,7 +39,7 @@ async function call(method, path, { body, headers = {} } = {}) {
     if (response && error instanceof SyntaxError) throw new Problem(response.status);
     throw new Problem(0, { code: 'unreachable', detail: 'The server cannot be reached.' });
   }
-  if (response.status === 401 && (await key.another(used))) return call(method, path, { body, headers });
+  if (response.status === 401 && !quiet && (await key.another(used))) return call(method, path, { body, headers });
   if (!response.ok) throw new Problem(response.status, members ?? {}, Number(response.headers.get('Retry-After')) || null);
   return members;
 }
@@ -59,6 +60,9 @@ export const listSessions = (user, after) =>
   call('GET', `sessions?user_id=${part(user)}&limit=50${after ? `&after=${part(after)}` : ''}`);
 export const getSession = (id) => call('GET', `sessions/${part(id)}`);
 export const renameSession = (id, title) => call('PATCH', `sessions/${part(id)}`, { body: { title } });
+export const setCollection = (id, collection) => call('PATCH', `sessions/${part(id)}`, { body: { collection } });
+export const listDocuments = (user) =>
+  call('GET', `documents?limit=200${user ? `&user_id=${part(user)}` : ''}`, { quiet: true });
 export const deleteSession = (id) => call('DELETE', `sessions/${part(id)}`);
 export const listMessages = (id, before) =>
   call('GET', `sessions/${part(id)}/messages?limit=100${before ? `&before=${part(before)}` : ''}`);

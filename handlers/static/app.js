@@ -1,6 +1,7 @@
 // The page: which conversation is open (the address's hash says), and what surrounds it.
 
 import { getService, renameSession } from './api.js';
+import { Collection } from './collection.js';
 import { Composer } from './composer.js';
 import { Conversation } from './conversation.js';
 import { Scroll } from './scroll.js';
@@ -32,6 +33,8 @@ const composer = new Composer({
   cancelEdit,
 });
 
+const collection = new Collection((words) => desk.say(words));
+
 function cancelEdit() {
   conversation.cancelEdit();
   composer.text = '';
@@ -46,10 +49,6 @@ const desk = {
   scroll: new Scroll($('#scroll'), $('#to-end')),
   composer,
 
-  get userId() {
-    return user;
-  },
-
   set userId(id) {
     user = id;
     try {
@@ -57,6 +56,12 @@ const desk = {
     } catch {
       return;
     }
+  },
+
+  /** What is said of a conversation with its first message. */
+  get beginning() {
+    const { wanted } = collection;
+    return { ...(user && { user_id: user }), ...(wanted && { collection: wanted }) };
   },
 
   /** A message about something that went wrong; null takes it away. */
@@ -73,11 +78,13 @@ const desk = {
 
   opened(session) {
     title(session.title);
+    collection.open(session);
     sessions.update(session);
   },
 
   created(id) {
     history.pushState(null, '', `#${id}`);
+    collection.began(id);
     sessions.current = id;
   },
 
@@ -127,6 +134,8 @@ function open() {
   desk.say(null);
   desk.connection(null);
   title(null);
+  collection.open(null);
+  collection.refresh(user);
   composer.text = '';
   sessions.current = id;
   drawer(false);

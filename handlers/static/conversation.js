@@ -66,7 +66,7 @@ export class Conversation {
     }
     const body = { message: text, request_id: newRequestId() };
     if (this.id) body.session_id = this.id; // and is somebody's already, who may not be the reader
-    else if (this.#desk.userId) body.user_id = this.#desk.userId;
+    else Object.assign(body, this.#desk.beginning);
     if (this.#edited) body.parent_id = this.#edited.parent_id;
     else if (this.#thread.picked) body.parent_id = this.#thread.picked;
     this.#desk.composer.text = '';

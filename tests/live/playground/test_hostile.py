@@ -41,7 +41,7 @@ async def nothing_came_of_it(service: Service, page: Page, eye: Eye, elsewhere: 
 
 
 def eye_on(service: Service) -> Eye:
-    return Eye(re.escape(service.url) + "/((playground|static/|chat|sessions|runs/|health).*)?")
+    return Eye(re.escape(service.url) + "/((playground|static/|chat|sessions|documents|runs/|health).*)?")
 
 
 async def test_hostile_markdown_becomes_text_and_links_that_lead_to_pages(

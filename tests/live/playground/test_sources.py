@@ -4,11 +4,12 @@ import asyncio
 
 from playwright.async_api import Page, expect
 
+from tests.live.browser import Watched
 from tests.live.conftest import Serve
 from tests.live.hostile import MARKUP, Elsewhere, hostile, unclosed
 from tests.live.pages import modelled, send
 from tests.live.playground.conftest import Browse
-from tests.live.playground.page import PHONE, answer, said, verified
+from tests.live.playground.page import PHONE, answer, said, session_of, verified
 from tests.live.service import Service
 from tests.upstream import Upstream, chunk, done, finish, reply, sse
 
@@ -108,3 +109,45 @@ async def test_hostile_passages_are_text(serve: Serve, browse: Browse, elsewhere
     await expect(items.first.locator("blockquote")).to_contain_text("kettle")
     assert await page.evaluate(MARKUP, ".sources") == []
     assert elsewhere.asked == []
+
+
+async def test_collection_is_chosen_kept_and_taken_away(serve: Serve, browse: Browse) -> None:
+    service = await serve(STREAM_DELAY="0")
+    page = await browse(service.url)
+    choice = page.get_by_label("Documents")
+    await expect(page.locator("#log")).to_be_attached()
+    await expect(choice).not_to_be_visible()  # there are none
+    await collect(service, "Guide", "Tea is free in the shop.")
+    await page.reload()
+    await choice.select_option("handbook")
+    await send(page, "Is tea free?")
+    await verified(page)
+    sources = answer(page).locator(".sources")
+    await expect(sources.locator("> summary")).to_have_text("1 source")
+    await page.reload()
+    await expect(choice).to_have_value("handbook")
+    async with page.expect_response(lambda response: response.request.method == "PATCH"):
+        await choice.select_option("")
+    await page.reload()
+    await expect(page.locator(".answer")).to_have_count(1)
+    await expect(choice).to_have_value("")
+    session = (await service.client.get(f"/sessions/{session_of(page)}")).json()
+    assert session["collection"] is None
+    await send(page, "And now, is tea free?")
+    await expect(page.locator(".answer")).to_have_count(2)
+    await verified(page)
+    await expect(answer(page).locator(".sources")).not_to_be_visible()
+
+
+async def test_collection_that_cannot_be_kept_is_said(serve: Serve, browse: Browse, watched: Watched) -> None:
+    watched.network_is_bad = True  # the browser logs every 4xx
+    service = await serve(STREAM_DELAY="0")
+    await collect(service, "Guide", "Tea is free in the shop.")
+    page = await browse(service.url)
+    await send(page, "Hello")
+    await verified(page)
+    [document] = (await service.client.get("/documents")).json()["documents"]
+    await service.client.delete(f"/documents/{document['document_id']}")
+    await page.get_by_label("Documents").select_option("handbook")
+    await expect(page.get_by_role("alert")).to_contain_text("There is no document in this collection")
+    await expect(page.get_by_label("Documents")).to_have_value("")
