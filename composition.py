@@ -14,6 +14,7 @@ from chat.echo import EchoModel
 from chat.embeddings import Embedder
 from chat.engine import Timing
 from chat.functions import load_tools
+from chat.intake import Intake
 from chat.memory import MemoryPolicy
 from chat.policy import CrashRecovery, Policy
 from chat.ports import ChatModel
@@ -34,6 +35,7 @@ from handlers.metrics import Metrics
 from handlers.pulse import Pulse
 from handlers.rates import Rates
 from handlers.sealing import Seals
+from knowledge.reading import Reader
 from settings import Settings
 from store.sql import SqlStore
 from store.sqlite import SqliteStore
@@ -151,6 +153,10 @@ def budgets_of(settings: Settings) -> Budgets:
 
 def memory_of(settings: Settings) -> MemoryPolicy:
     return MemoryPolicy(settings.summaries, settings.titles, settings.summary_model, settings.title_model)
+
+
+def intake_of(settings: Settings) -> Intake:
+    return Intake(Reader(), settings.max_document_bytes, settings.max_user_documents)
 
 
 def timing_of(settings: Settings) -> Timing:

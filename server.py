@@ -29,6 +29,7 @@ from uvicorn.supervisors import Multiprocess
 
 from chat.engine import Engine
 from chat.errors import StoreCorruptError, StoreNewerError, StoreUnavailableError
+from chat.intake import Intake
 from chat.meter import NO_METER
 from chat.ports import ChatModel
 from chat.routing import Router
@@ -38,6 +39,7 @@ from composition import (
     embedder_of,
     guard_of,
     http_of,
+    intake_of,
     limits_of,
     memory_of,
     metrics_of,
@@ -62,7 +64,6 @@ from handlers.origins import OriginMiddleware
 from handlers.pulse import Pulse
 from handlers.sealing import Seals
 from handlers.wire import lay_wire, rest_of
-from knowledge.reading import Reader
 from settings import Settings, load_settings
 from store.sql import SqlStore
 
@@ -113,6 +114,7 @@ def create_app(
     pulse = Pulse(settings.ping_seconds, settings.send_timeout)
     metrics = metrics_of(settings, pulse)
     seals = Seals(settings.run_seconds)
+    intake = intake_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, object]]:
@@ -134,6 +136,7 @@ def create_app(
                     tools,
                     memory=memory_of(settings),
                     prices=prices_of(settings),
+                    intake=intake,
                     meter=metrics or NO_METER,
                     tracer=tracer,
                     embedder=embedder,
@@ -178,7 +181,7 @@ def create_app(
             Middleware(GZipMiddleware, compresslevel=5),
             Middleware(RequestMiddleware),
             Middleware(OriginMiddleware, allowed=_pages_of(origins)),
-            Middleware(BodyLimitMiddleware, limit=settings.max_body_bytes),
+            Middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, uploads=settings.max_upload_bytes),
             Middleware(IdentityMiddleware, guard=guard_of(settings, seals), limits=limits),
             Middleware(LimitsMiddleware, limits=limits),
             Middleware(ChaosMiddleware, allowed=settings.chaos, longest=settings.send_timeout),
@@ -191,9 +194,8 @@ def create_app(
         version=VERSION,
         message_limit=settings.max_message_chars,
         body_limit=settings.max_body_bytes,
-        reader=Reader(),
-        document_limit=settings.max_document_bytes,
-        documents_each=settings.max_user_documents,
+        intake=intake,
+        files_each=settings.max_import_files,
         ping_seconds=settings.ping_seconds,
         pulse=pulse,
         metrics=metrics,
@@ -317,6 +319,12 @@ def _drained_on_signals(engine: Engine, pulse: Pulse, seconds: float) -> Iterato
             signal.signal(number, handler)
 
 
+def _shelf(arguments: list[str]) -> tuple[SqlStore, Intake]:
+    """Where documents go, and how they are taken in."""
+    settings = load_settings(arguments)
+    return store_of(settings), intake_of(settings)
+
+
 def main() -> None:
     """Serve until SIGTERM or SIGINT; or be one of the other commands, of which the service needs nothing."""
     gc.enable()
@@ -332,6 +340,10 @@ def main() -> None:
         from store.keys_command import main as keys
 
         sys.exit(keys(sys.argv[2:], lambda arguments: load_settings(arguments).place))
+    if sys.argv[1:2] == ["import-docs"]:
+        from knowledge.folder_command import main as import_docs
+
+        sys.exit(import_docs(sys.argv[2:], _shelf))
     settings = load_settings(sys.argv[1:])
     os.environ.update(settings.written)  # workers are processes of their own and read the environment
     config = uvicorn.Config(

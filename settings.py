@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     """Settings come from the command line, the environment and .env, in this order.
 
     `server.py keys --help` is about the keys of AUTH=keys, `server.py doctor --help` about the proxies in front of a
-    service that runs, `server.py export --help` and `server.py import --help` about moving to another database.
+    service that runs, `server.py export --help` and `server.py import --help` about moving to another database,
+    `server.py import-docs --help` about a folder of documents.
     """
 
     model_config = SettingsConfigDict(
@@ -185,6 +186,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest request body.")
     max_document_bytes: int = Field(1_000_000, ge=1, description="Largest text of a document, in UTF-8.")
     max_user_documents: int = Field(1_000, ge=0, description="Documents that a user may have; 0: any.")
+    max_upload_bytes: int = Field(20_000_000, ge=1, description="Largest request body that brings files.")
+    max_import_files: int = Field(200, ge=1, le=10_000, description="Most files that one request may bring.")
     header_seconds: float = Field(10, gt=0, description="Seconds that a request's head may take to arrive.")
     body_seconds: float = Field(30, gt=0, description="Seconds that its body may take then.")
     request_rate: str = Field("600/minute", description="Requests of a client, such as 10/second;600/minute; 0: any.")

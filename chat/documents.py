@@ -33,7 +33,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class NewDocument:
-    """``user_id`` is whose it is; None where everybody may read it. ``bytes`` are those of its text in UTF-8."""
+    """``user_id`` is whose it is; None where everybody may read it. ``bytes`` are those that came in.
+
+    ``digest`` is their SHA-256, in hexadecimal digits.
+    """
 
     id: str
     user_id: str | None
@@ -42,6 +45,7 @@ class NewDocument:
     media_type: str
     bytes: int
     chunks: Sequence[Chunk]
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,15 @@ class Document:
     chunks: int
     created_at: int
     embedded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDocument:
+    """What tells whether a file is there already; ``digest`` as :class:`NewDocument` has it, None if nobody knows."""
+
+    id: str
+    title: str
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,10 @@ class Documents(Protocol):
         Raises:
             ChatError: ``invalid_request`` for a cursor that this store did not make.
         """
+        ...
+
+    async def known_documents(self, user_id: str | None, collection: str) -> Sequence[KnownDocument]:
+        """All that belongs to this user in a collection, the earliest first; where None, what is shared."""
         ...
 
     async def delete_document(self, document_id: str) -> bool:

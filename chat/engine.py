@@ -16,6 +16,9 @@ from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
 from chat.events import RunCancelled, RunCompleted, Terminal
 from chat.following import Follower, Push
 from chat.generation import Generation
+from chat.importing import Importing
+from chat.imports import NewImport
+from chat.intake import Intake
 from chat.journal import WINDOW, Journal
 from chat.live import LiveRun, LiveRuns
 from chat.memory import ANSWER_LIMIT, RUN_SECONDS, TAKEOVERS, Memory, MemoryPolicy
@@ -70,6 +73,7 @@ class Engine:
         *,
         memory: MemoryPolicy | None = None,
         prices: Prices | None = None,
+        intake: Intake | None = None,
         meter: Meter = NO_METER,
         tracer: Tracer = NO_TRACER,
         embedder: Embedder | None = None,
@@ -92,7 +96,12 @@ class Engine:
             store,
             self._journal,
             self._live,
-            {RunKind.ANSWER: answers, RunKind.SUMMARY: memories, RunKind.TITLE: memories},
+            {
+                RunKind.ANSWER: answers,
+                RunKind.SUMMARY: memories,
+                RunKind.TITLE: memories,
+                RunKind.IMPORT: Importing(store, self._journal, intake),
+            },
             on_end=self._run_ended,
             prices=prices,
             meter=meter,
@@ -130,8 +139,8 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*loops, *self._background, return_exceptions=True)
 
-    async def start(self, new: NewRun | NewRetry) -> Started:
-        """Store the message and its run, and begin to answer.
+    async def start(self, new: NewRun | NewRetry | NewImport) -> Started:
+        """Store the message and its run, and begin to answer; or the files, and begin to import them.
 
         Raises:
             ChatError: ``draining``, and whatever :meth:`Store.start_run` raises.
@@ -244,7 +253,7 @@ class Engine:
         Of what was used, only the name goes.
         """
         known = await self.store.knows_user(user_id)
-        while sessions := (await self.store.sessions(user_id, DELETE_SESSIONS, None)).items:
+        while sessions := (await self.store.sessions(user_id, DELETE_SESSIONS, None, beside=True)).items:
             for session in sessions:
                 await self.delete_session(session.id)
         while await self.store.forget_user(user_id):
@@ -271,8 +280,14 @@ class Engine:
         else:  # it waits for a yes, all that time
             await self.delete_session(session_id)
 
-    async def _start(self, new: NewRun | NewRetry) -> Started:
-        started = await (self.store.start_run(new) if isinstance(new, NewRun) else self.store.retry_run(new))
+    async def _start(self, new: NewRun | NewRetry | NewImport) -> Started:
+        match new:
+            case NewRun():
+                started = await self.store.start_run(new)
+            case NewRetry():
+                started = await self.store.retry_run(new)
+            case _:
+                started = await self.store.start_import(new)
         if started.created and started.run.status is RunStatus.RUNNING:
             self._runner.launch(started.run)
         if started.interrupts is not None:

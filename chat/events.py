@@ -148,6 +148,36 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportStarted:
+    """So many files are imported, of so many bytes in all. The first event of such a run, in which nobody answers."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportDocument:
+    """A file has become a document, of so many chunks. ``done`` files of all have been seen to, this one included."""
+
+    file: str
+    document: str
+    chunks: int
+    done: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRefused:
+    """A file has not become a document, and ``code`` says why; the others go on."""
+
+    file: str
+    code: str
+    message: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunCompleted:
     """The model said that it is done.
 
@@ -194,7 +224,8 @@ class RunInterrupted:
 Delta: TypeAlias = TextDelta | ReasoningDelta
 Terminal: TypeAlias = RunCompleted | RunFailed | RunCancelled | RunInterrupted
 ToolEvent: TypeAlias = ToolStarted | ToolDelta | ToolCalled | ToolApproval | ToolDecided | ToolFinished
-Event: TypeAlias = Delta | ToolEvent | Source | Seam | ModelSelected | Terminal
+ImportEvent: TypeAlias = ImportStarted | ImportDocument | ImportRefused
+Event: TypeAlias = Delta | ToolEvent | Source | Seam | ModelSelected | ImportEvent | Terminal
 
 _KINDS: dict[str, type[Event]] = {
     "text.delta": TextDelta,
@@ -208,6 +239,9 @@ _KINDS: dict[str, type[Event]] = {
     "source": Source,
     "seam": Seam,
     "model.selected": ModelSelected,
+    "import.started": ImportStarted,
+    "import.document": ImportDocument,
+    "import.refused": ImportRefused,
     "run.completed": RunCompleted,
     "run.failed": RunFailed,
     "run.cancelled": RunCancelled,

@@ -12,6 +12,9 @@ ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """Ids taken from outside. Other characters in an event id would make browsers send a preflight on resume, and where an
 id is a segment of a path clients take ``..`` out."""
 
+USER_ID = re.compile(r"[A-Za-z0-9._@:|+-]{1,128}")
+"""Users' ids taken from outside: addresses, and what those who sign tokens call their users."""
+
 
 def new_id(prefix: str) -> str:
     """``prefix_`` and a ULID: 48 bits of milliseconds, then 80 random bits, 26 characters."""

@@ -14,6 +14,7 @@ from chat.documents import Document, NewDocument
 from chat.engine import Engine
 from chat.errors import ChatError
 from chat.following import Follower, Push
+from chat.imports import NewImport
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run
@@ -24,7 +25,7 @@ from chat.tools import Toolbox
 from chat.tracing import Tracer
 from chat.usage import UsageQuery, UsageSum
 
-New = TypeVar("New", NewRun, NewRetry)
+New = TypeVar("New", NewRun, NewRetry, NewImport)
 
 
 class UserStore:
@@ -206,14 +207,15 @@ class UserEngine:
     def tracer(self) -> Tracer:
         return self._engine.tracer
 
-    async def start(self, new: NewRun | NewRetry) -> Started:
+    async def start(self, new: NewRun | NewRetry | NewImport) -> Started:
         """What is made belongs to the user. Raises as :meth:`chat.engine.Engine.start`."""
         if isinstance(new, NewRetry):
             await self._check(new.run_id)
             return await self._engine.start(self._claimed(new))
-        if self._user is not None:
-            new = replace(new, session=self.store.own_session(new.session), user_id=self._user)
-        return await self._engine.start(self._claimed(new))
+        session, user = self.store.own_session(new.session), self._user or new.user_id
+        if isinstance(new, NewImport):
+            return await self._engine.start(self._claimed(replace(new, session=session, user_id=user)))
+        return await self._engine.start(self._claimed(replace(new, session=session, user_id=user)))
 
     def _claimed(self, new: New) -> New:
         return new if new.claim is None else replace(new, claim=self.store.own_claim(new.claim))

@@ -9,6 +9,7 @@ from chat.commits import Append, Batch, Committed, Recollection, Tail
 from chat.documents import Documents
 from chat.embeddings import Embeddings
 from chat.events import Delta, ModelSelected, Source, ToolDelta, ToolStarted, Usage
+from chat.imports import ImportStore, NewImport
 from chat.keys import Key
 from chat.records import Record
 from chat.runs import Run, RunKind
@@ -94,7 +95,7 @@ class ChatModel(Protocol):
 # --- the store ------------------------------------------------------------------------------------------------
 
 
-class Store(Documents, Embeddings, Protocol):
+class Store(Documents, Embeddings, ImportStore, Protocol):
     """Durable state. Every method is one transaction.
 
     Each raises ``StoreUnavailableError`` when it could not be done now (nothing was changed, as far as can be
@@ -123,6 +124,14 @@ class Store(Documents, Embeddings, Protocol):
 
     async def retry_run(self, new: NewRetry) -> Started:
         """Like :meth:`start_run`, for another answer to a message that exists."""
+        ...
+
+    async def start_import(self, new: NewImport) -> Started:
+        """Claim the key, store the files and the run that imports them: survives power loss.
+
+        Raises:
+            ChatError: ``idempotency_conflict``.
+        """
         ...
 
     async def start_side_run(self, new: NewSideRun) -> Run | None:
@@ -228,8 +237,10 @@ class Store(Documents, Embeddings, Protocol):
 
     async def session(self, session_id: str) -> Session | None: ...
 
-    async def sessions(self, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
-        """Latest activity first.
+    async def sessions(
+        self, user_id: str | None, limit: int, after: str | None, *, beside: bool = False
+    ) -> Page[Session]:
+        """Latest activity first; with ``beside`` also those that are no conversations, but an import's.
 
         Raises:
             ChatError: ``invalid_request`` for a cursor that this store did not make.

@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from chat.errors import ChatError, StoreCorruptError, StoreUnavailableError
 from chat.events import RunCancelled, RunFailed, RunInterrupted, Terminal
-from chat.generation import Generation
 from chat.journal import Journal
 from chat.live import LiveRun, LiveRuns
 from chat.meter import NO_METER, Meter
@@ -30,6 +29,17 @@ SETTLE_WAIT = 5.0
 _NOT_STORED = RunFailed("store_unavailable", "The answer could not be stored and was stopped.", retryable=True)
 _INTERNAL = RunFailed("internal", "Internal error", retryable=True)
 _CRASHED = RunInterrupted("The process that wrote this answer died.")
+
+
+class Generates(Protocol):
+    """What makes runs of some kinds: :class:`chat.generation.Generation`, which see, for answers."""
+
+    def resume(self, live: LiveRun, theirs: Collection[str] = ..., /) -> bool: ...
+
+    async def generate(self, live: LiveRun) -> Terminal | None: ...
+
+    async def recover_usage(self, live: LiveRun) -> None: ...
+
 
 _Generate: TypeAlias = Callable[[LiveRun], Coroutine[Any, Any, Terminal | None]]
 
@@ -62,7 +72,7 @@ class Runner:
         store: Store,
         journal: Journal,
         live: LiveRuns,
-        generations: Mapping[RunKind, Generation],
+        generations: Mapping[RunKind, Generates],
         *,
         on_end: Callable[[LiveRun, Terminal], object],
         prices: Prices | None = None,

@@ -1,4 +1,4 @@
-"""A run: one durable generation, of an answer or of what a session keeps besides."""
+"""A run: one durable generation, of an answer or of what a session keeps besides; or an import of documents."""
 
 import re
 from collections.abc import Sequence
@@ -26,12 +26,13 @@ class RunStatus(StrEnum):
 
 class RunKind(StrEnum):
     """What a run is for. All but answers are made beside the conversation: they write no message, nobody waits for
-    them, and a session may have one while it answers.
+    them, and a session may have one while it answers. An import has a session of its own, which is no conversation.
     """
 
     ANSWER = "answer"
     SUMMARY = "summary"
     TITLE = "title"
+    IMPORT = "import"
 
 
 STATUS_OF: dict[type[Terminal], RunStatus] = {

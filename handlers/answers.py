@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from chat.commands import Claim, NewRetry, NewRun, Started
 from chat.errors import ChatError
 from chat.events import RunFailed
+from chat.imports import NewImport
 from chat.runs import Cursor, Run, RunKind
 from chat.sessions import Turn
 from handlers.bodies import IdempotencyKey, Reply, checked
@@ -74,7 +75,7 @@ async def answer(
     cursor = cursor_of(request)
     start = new if isinstance(new, Started) else await begun_once(request, new)
     headers = run_headers(start.run, replayed=start.replayed)
-    if "respond-async" in request.headers.get("prefer", ""):
+    if prefers_async(request):
         view: RunView = {**run_view(start.run), "events_url": await followed_at(request, start.run)}
         return JSONResponse(view, 202, headers | {"Preference-Applied": "respond-async"})
     leaving_cancels = reply.on_disconnect == "cancel"
@@ -91,6 +92,11 @@ async def answer(
     )
 
 
+def prefers_async(request: Request) -> bool:
+    """Whether nobody waits for it: https://www.rfc-editor.org/rfc/rfc7240#section-4.1"""
+    return "respond-async" in request.headers.get("prefer", "")
+
+
 async def begun_once(request: Request, new: NewRun | NewRetry) -> Started:
     """Start the run, or attach to the one whose ``Last-Event-ID`` the request brings.
 
@@ -101,7 +107,7 @@ async def begun_once(request: Request, new: NewRun | NewRetry) -> Started:
     return await begun(request, new) if cursor is None else await _attached(request, new, cursor)
 
 
-async def begun(request: Request, new: NewRun | NewRetry) -> Started:
+async def begun(request: Request, new: NewRun | NewRetry | NewImport) -> Started:
     """Start the run, as part of the trace that the request belongs to, if the client may have one."""
     return await started(request, replace(new, trace=engine_of(request).tracer.carried(request.headers.getlist)))
 

@@ -16,6 +16,7 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -24,7 +25,8 @@ from starlette.requests import Request
 from chat.commands import OnBusy
 from chat.documents import COLLECTION
 from chat.errors import ChatError
-from chat.ids import ID
+from chat.ids import ID, USER_ID
+from chat.intake import TITLE_CHARS
 from chat.runs import CURSOR
 from chat.usage import UsageBy
 from handlers.identity import speak_for
@@ -38,7 +40,7 @@ def _flag(value: object) -> object:
 
 
 Id = Annotated[str, StringConstraints(pattern=f"^{ID.pattern}$")]
-UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@:|+-]{1,128}$")]
+UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID.pattern}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Format = Literal["text", "events"]
@@ -227,10 +229,25 @@ class SearchQuery(Body):
 
 class DocumentBody(Body):
     text: str = Field(description="All of the document.")
-    title: str = Field(min_length=1, max_length=300, description="What a source calls it.")
+    title: str = Field(min_length=1, max_length=TITLE_CHARS, description="What a source calls it.")
     collection: CollectionName = Field(description="The collection that it belongs to: one that has none yet begins.")
     media_type: str = Field("text/plain", description="What the text is: `text/plain`, `text/markdown`, `text/html`.")
     user_id: UserId | None = Field(None, description="Whose it is; without anybody it is shared with all users.")
+
+
+class UploadBody(Body):
+    """A form. Its files are checked by their names alone."""
+
+    file: Annotated[
+        list[str],
+        WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}),
+        Field(min_length=1, description="One file or more, each with its name and its media type."),
+    ]
+    collection: CollectionName = Field(description="The collection that they belong to: one that has none yet begins.")
+    title: str | None = Field(
+        None, min_length=1, max_length=TITLE_CHARS, description="What a source calls it; without it the file's name."
+    )
+    user_id: UserId | None = Field(None, description="Whose they are; without anybody they are shared with all users.")
 
 
 class DocumentsQuery(Body):
@@ -264,7 +281,7 @@ async def body_of(request: Request, kind: type[B]) -> B:
     if issubclass(kind, Reply) and isinstance(value, dict):
         wanted = request.query_params
         value = {name: wanted[name] for name in Reply.model_fields if name in wanted} | value
-    return _spoken_for(request, checked(kind, value))
+    return spoken_for(request, checked(kind, value))
 
 
 async def json_of(request: Request) -> object:
@@ -287,10 +304,10 @@ def query_of(request: Request, kind: type[B]) -> B:
     Raises:
         ChatError: ``invalid_request``, ``user_mismatch``.
     """
-    return _spoken_for(request, checked(kind, dict(request.query_params)))
+    return spoken_for(request, checked(kind, dict(request.query_params)))
 
 
-def _spoken_for(request: Request, body: B) -> B:
+def spoken_for(request: Request, body: B) -> B:
     """Whoever is named in a body or a query is whom the request is for, and nobody reads one without coming by here."""
     for member in ("user_id", "user"):
         if (named := getattr(body, member, None)) is not None:

@@ -8,8 +8,8 @@ from typing import cast
 from starlette.requests import Request
 from starlette.types import Scope
 
-from chat.documents import DocumentReader
 from chat.engine import Engine
+from chat.intake import Intake
 from chat.ownership import UserEngine
 from chat.prompts import Template
 from chat.routing import Router
@@ -25,8 +25,8 @@ class Service:
     """What the handlers know of the process they run in. ``message_limit`` is in characters, ``body_limit`` in bytes.
 
     ``metrics`` is None where they are switched off. ``titles``: a model gives sessions their titles. ``chaos``:
-    streams break to order. ``anonymous``: who has no token is given one. ``document_limit`` is in bytes,
-    ``documents_each`` how many a user may have, 0 for any.
+    streams break to order. ``anonymous``: who has no token is given one. ``intake`` takes documents in,
+    ``files_each`` at a time at most.
     """
 
     name: str
@@ -39,9 +39,8 @@ class Service:
     templates: Mapping[str, Template] = field(default_factory=dict)
     titles: bool = False
     chaos: bool = False
-    reader: DocumentReader = field(kw_only=True)
-    document_limit: int = field(kw_only=True)
-    documents_each: int = field(kw_only=True)
+    intake: Intake = field(kw_only=True)
+    files_each: int = field(kw_only=True)
     anonymous: bool = False
 
 

@@ -1,37 +1,80 @@
 """Documents that answers are taken from."""
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from chat.documents import Document, NewDocument
+from chat.commands import Claim
+from chat.documents import Document
 from chat.errors import ChatError
-from chat.ids import new_id
-from handlers.answers import claim_of
-from handlers.bodies import DocumentBody, DocumentsQuery, body_of, query_of
+from chat.ids import anonymous_user, new_id
+from chat.imports import NewImport, refusal_of
+from chat.intake import File, digest_of, media_type_of
+from chat.sessions import NewSession
+from handlers.answers import begun, claim_of, prefers_async
+from handlers.bodies import DocumentBody, DocumentsQuery, UploadBody, body_of, query_of
 from handlers.context import engine_of, service_of
+from handlers.formats import FORMATS
 from handlers.identity import NOBODY
 from handlers.listings import DocumentsView, document_view
-from handlers.streams import cursor_of
+from handlers.sealing import followed_at
+from handlers.streams import cursor_of, follow, run_headers
+from handlers.uploads import is_form, upload_of
+from handlers.views import RunView, run_view
 
 
 async def create_document(request: Request) -> Response:
-    body, service, store = await body_of(request, DocumentBody), service_of(request), engine_of(request).store
-    meaning = [body.title, body.collection, body.media_type, body.user_id, body.text]
-    claim = claim_of(request, None, *meaning)
+    """As JSON with its text, or as a form with its file; several files, or who wants it, start an import."""
+    body, files = await _brought(request)
+    said = [[file.name, file.title, file.media_type, digest_of(file.data)] for file in files]
+    claim = claim_of(request, None, body.collection, body.user_id, said)
+    streams = "text/event-stream" in request.headers.get("accept", "")
+    if len(files) > 1 or streams or prefers_async(request):
+        return await _import(request, body, files, claim, streams=streams)
+    intake, store = service_of(request).intake, engine_of(request).store
     if claim is not None and (before := await store.claimed_document(claim)) is not None:
         return _stored(before, replayed=True)
-    text = _text_of(body, service.document_limit)
-    media_type = body.media_type.partition(";")[0].strip().lower()
-    texts = [known for known in service.reader.media_types if known.startswith("text/")]
-    if media_type not in texts:
-        other = f" {media_type} is sent as a file." if media_type in service.reader.media_types else ""
-        raise ChatError("unsupported_media_type", f"media_type: one of {', '.join(texts)}.{other}")
-    chunks = await service.reader.chunks(text, media_type)
-    if not chunks:
-        raise ChatError("document_empty", "There is no text in the document.")
-    new = NewDocument(new_id("doc"), body.user_id, body.collection, body.title, media_type, len(text), chunks)
-    document = await store.add_document(new, service.documents_each, claim)
+    new = await intake.document(files[0], body.collection, body.user_id)
+    document = await store.add_document(new, intake.most, claim)
     return _stored(document, replayed=document.id != new.id)
+
+
+async def _brought(request: Request) -> tuple[DocumentBody | UploadBody, Sequence[File]]:
+    if is_form(request.headers):
+        return await upload_of(request, service_of(request).files_each)
+    body = await body_of(request, DocumentBody)
+    media_type = media_type_of("", body.media_type)
+    if media_type in service_of(request).intake.reader.media_types and not media_type.startswith("text/"):
+        raise ChatError(
+            "unsupported_media_type", f"A document's text is of no such kind: {media_type} is sent as a file."
+        )
+    return body, [File(body.title, body.title, media_type, body.text.encode())]
+
+
+async def _import(
+    request: Request,
+    body: DocumentBody | UploadBody,
+    files: Sequence[File],
+    claim: Claim | None,
+    *,
+    streams: bool,
+) -> Response:
+    new = NewImport(
+        id=new_id("run"),
+        session=NewSession(new_id("ses"), body.user_id or anonymous_user()),
+        user_id=body.user_id,
+        collection=body.collection,
+        files=[(file, refusal_of(service_of(request).intake, file)) for file in files],
+        claim=claim,
+    )
+    start = await begun(request, new)
+    if streams:
+        return await follow(request, start.run.id, 0, FORMATS["events"], replayed=start.replayed)
+    headers = run_headers(start.run, replayed=start.replayed) | {"Location": f"/runs/{start.run.id}"}
+    headers |= {"Preference-Applied": "respond-async"} if prefers_async(request) else {}
+    view: RunView = {**run_view(start.run), "events_url": await followed_at(request, start.run)}
+    return JSONResponse(view, 202, headers)
 
 
 async def list_documents(request: Request) -> Response:
@@ -79,18 +122,6 @@ def meant_by(collection: str | None) -> list[object]:
 def _stored(document: Document, *, replayed: bool) -> Response:
     headers = {"Location": f"/documents/{document.id}"} | ({"Idempotency-Replayed": "true"} if replayed else {})
     return JSONResponse(document_view(document), 201, headers)
-
-
-def _text_of(body: DocumentBody, limit: int) -> bytes:
-    """The document, which is not too large."""
-    text = body.text.encode()
-    if len(text) > limit:
-        raise ChatError(
-            "document_too_large", f"A document may have {limit:,} bytes at most; this one has {len(text):,}."
-        )
-    if "\0" in body.title:
-        raise ChatError("document_unreadable", "There is a NUL in the document's title.")
-    return text
 
 
 def _no_such_document() -> ChatError:

@@ -23,6 +23,7 @@ class BrokenOffError(Exception):
 
 STATUS: Mapping[str, int] = {
     "invalid_json": 400,
+    "invalid_form": 400,
     "invalid_cursor": 400,
     "invalid_request": 422,
     "unauthorized": 401,
@@ -41,6 +42,7 @@ STATUS: Mapping[str, int] = {
     "cursor_expired": 410,
     "body_too_large": 413,
     "document_too_large": 413,
+    "too_many_files": 413,
     "unsupported_media_type": 415,
     "collection_unknown": 422,
     "document_empty": 422,

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chat.commands import NewRetry, NewRun, Started
 from chat.engine import Engine
 from chat.errors import ChatError
+from chat.imports import NewImport
 from chat.runs import Run
 from handlers.budgets import Budgets
 from handlers.clients import Client, Clients
@@ -237,7 +238,7 @@ class LimitsMiddleware:
             await refusal(over, scope["method"], scope["path"])(scope, receive, send_counted)
 
 
-async def started(request: Request, new: NewRun | NewRetry) -> Started:
+async def started(request: Request, new: NewRun | NewRetry | NewImport) -> Started:
     """Start the run, if the client may have one. What it has started before costs nothing, whatever its limits.
 
     Raises:

@@ -16,6 +16,7 @@ from handlers.context import count_refusal, set_request_id
 from handlers.errors import BrokenOffError, internal_error, problem
 from handlers.identity import NOBODY, PLACE, Guard, shows_something
 from handlers.limits import Limits
+from handlers.uploads import brings_files
 from handlers.wire import Rest, wire_of
 
 _LOGGED = {"x-session-id": "session_id", "x-run-id": "run_id"}
@@ -101,29 +102,33 @@ class _Access:
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies of more than ``limit`` bytes, whether they say their length or not.
+    """Refuses bodies of more than ``limit`` bytes, those that bring files of more than ``uploads``.
+
+    Whether they say their length or not.
 
     Starlette's own answers those that say it in plain text, whatever the exception handlers make of it.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
         self._app = app
         self._limit = limit
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self._uploads if brings_files(scope) else self._limit
         size = 0
 
         async def receive_up_to_limit() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._limit:
+            if size > limit:
                 raise _too_large()
             return message
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif int(Headers(scope=scope).get("content-length", 0)) > self._limit:
+        elif int(Headers(scope=scope).get("content-length", 0)) > limit:
             await problem(_too_large(), scope["path"])(scope, receive, send)
         else:
             await self._app(scope, receive_up_to_limit, send)

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chat.errors import ChatError
 from handlers.context import count_refusal
 from handlers.errors import problem
+from handlers.uploads import is_form
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods"""
@@ -39,9 +40,21 @@ class OriginMiddleware:
         if scope["type"] == "http" and does_something(scope["method"], scope["path"]):
             headers = Headers(scope=scope)
             origin = headers.get("origin")
-            if headers.get("sec-fetch-site") in ELSEWHERE and (origin is None or not self._allowed(origin)):
+            if _elsewhere(headers) and (origin is None or not self._allowed(origin)):
                 error = ChatError("foreign_page", "The page that asks is none of those that may; see ALLOWED_ORIGINS.")
                 count_refusal(scope, error.code)
                 await problem(error, scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _elsewhere(headers: Headers) -> bool:
+    """Whether a page of another origin asks, as far as its browser says.
+
+    Where the service is reached by plain HTTP, browsers only say which origin it is. That is enough for a form, which
+    they send without a preflight; what else changes anything is JSON, which they do not.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is None and origin is not None and is_form(headers):
+        return origin.partition("://")[2] != headers.get("host")
+    return site in ELSEWHERE

@@ -17,7 +17,7 @@ from chat.errors import ChatError
 from chat.following import Follower
 from chat.live import FOLLOW_EVENTS
 from chat.ownership import UserEngine
-from chat.runs import Cursor, Run, parse_cursor
+from chat.runs import Cursor, Run, RunKind, parse_cursor
 from handlers.chaos import Chaos, chaos_of
 from handlers.context import engine_of, service_of
 from handlers.formats import Encoder
@@ -47,6 +47,8 @@ def run_headers(run: Run, *, replayed: bool = False) -> dict[str, str]:
         "X-Run-Id": run.id,
         "Location": events_url(run.id),
     }
+    if run.kind is RunKind.IMPORT:
+        del headers["X-Session-Id"]  # it is no conversation, that a client could go on with
     return headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
 

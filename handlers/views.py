@@ -116,13 +116,15 @@ class AnonymousView(TypedDict):
 
 
 class RunView(TypedDict):
-    """One durable generation, of an answer or of what its session keeps besides."""
+    """One durable generation, of an answer or of what its session keeps besides; or an import of documents."""
 
     run_id: str
     kind: Annotated[RunKind, Field(description="What it is for. All but answers are no part of the conversation.")]
     session_id: str
     user_id: str
-    message_id: Annotated[str, Field(description="The message that is answered, or the last one that is read.")]
+    message_id: Annotated[
+        str, Field(description="The message that is answered, or the last one that is read; empty for an import.")
+    ]
     answer_id: Annotated[
         str | None, Field(description="The message that an answer becomes; stored when the run has ended.")
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chat.commands import Claim
-from chat.documents import Document, NewDocument
+from chat.documents import Document, KnownDocument, NewDocument
 from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
@@ -44,8 +44,8 @@ async def add_document(db: Rows, new: NewDocument, most: int) -> Document:
     if most and count >= most:
         raise ChatError("too_many_documents", f"There are {count:,} documents already, and may be {most:,}.")
     await db.rows(
-        """INSERT INTO documents (id, user_id, collection, title, media_type, bytes, chunks, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO documents (id, user_id, collection, title, media_type, bytes, chunks, digest, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             new.id,
             new.user_id,
@@ -54,6 +54,7 @@ async def add_document(db: Rows, new: NewDocument, most: int) -> Document:
             new.media_type,
             new.bytes,
             len(new.chunks),
+            new.digest,
             now_ms(),
         ),
     )
@@ -82,6 +83,15 @@ async def list_documents(
     )
     rows: Sequence[Any] = found[:limit]
     return Page([Document(*tuple(row)[:-1]) for row in rows], str(rows[-1][-1]) if len(found) > limit else None)
+
+
+async def list_known(db: Rows, user_id: str | None, collection: str) -> list[KnownDocument]:
+    whose = "user_id IS NULL" if user_id is None else "user_id = :user_id"
+    found = await db.rows(
+        f"SELECT id, title, digest FROM documents WHERE {whose} AND collection = :collection ORDER BY pos",  # noqa: S608  # nosec B608  # no value
+        {"user_id": user_id, "collection": collection},
+    )
+    return [KnownDocument(*row) for row in found]
 
 
 async def delete_document(db: Rows, document_id: str) -> bool:

@@ -7,7 +7,7 @@ from chat.commits import Append, Batch, Committed, Settlement, Tail
 from chat.errors import ChatError
 from chat.events import Event, TextDelta, ToolApproval, ToolCalled, dump, load
 from chat.runs import STATUS_OF, Run, RunKind
-from store import memory, usage
+from store import imports, memory, usage
 from store.rows import Entry, Rows, now_ms
 from store.runs import to_terminal
 from store.tools import dump_sources, dump_steps, load_sources, wait_for_approval
@@ -87,6 +87,7 @@ async def _settle(db: Rows, ends: Sequence[Append]) -> set[str]:
     settled = [(run, end) for run, end in _settled(ends) if run.id in ended]
     await _store_answers(db, [(run, end) for run, end in settled if run.kind is RunKind.ANSWER], now)
     await memory.keep(db, [(run, end) for run, end in settled if run.kind is not RunKind.ANSWER], now)
+    await imports.drop_files(db, [run.id for run, _ in settled if run.kind is RunKind.IMPORT])
     await usage.insert(db, [(run, share) for run, end in settled for share in end.shares], now)
     await _fold(db, settled)
     return {append.run.id for append in ends} - ended

@@ -14,7 +14,7 @@ from chat.sessions import NewSession, Turn
 from chat.steps import Call, answered
 from chat.terms import Terms, ToolSpec
 from store.rows import Rows, now_ms
-from store.sessions import insert_session
+from store.sessions import CONVERSATION, insert_session
 from store.tools import dump_steps, load_steps
 
 _RUN = """
@@ -68,7 +68,7 @@ async def active_run(db: Rows, session_id: str, *, beside: bool = False) -> Run 
 
 
 async def start_run(db: Rows, new: NewRun, owner: int) -> Started:
-    await _lock_key(db, new.claim)
+    await lock_key(db, new.claim)
     if new.claim is not None and (replayed := await claimed(db, new.claim)) is not None:
         return replayed
     await db.lock(new.session.id)
@@ -84,7 +84,7 @@ async def start_run(db: Rows, new: NewRun, owner: int) -> Started:
 
 
 async def retry_run(db: Rows, new: NewRetry, owner: int) -> Started:
-    await _lock_key(db, new.claim)
+    await lock_key(db, new.claim)
     if new.claim is not None and (replayed := await claimed(db, new.claim)) is not None:
         return replayed
     found = await db.rows(
@@ -104,7 +104,7 @@ async def retry_run(db: Rows, new: NewRetry, owner: int) -> Started:
     return await _insert_run(db, draft, busy, new.on_busy, owner)
 
 
-async def _lock_key(db: Rows, claim: Claim | None) -> None:
+async def lock_key(db: Rows, claim: Claim | None) -> None:
     """Before anything else: who asks the same at the same time finds the run, and not that the session is busy."""
     if claim is not None:
         await db.lock(f"key {claim.key}")
@@ -131,12 +131,15 @@ async def run_of_key(db: Rows, key: str) -> str | None:
 
 async def _session_state(db: Rows, session: NewSession, user_id: str | None) -> tuple[str | None, str | None]:
     """The session's leaf and its collection, which a message may have named; the session is created if it is new."""
-    found = await db.rows("SELECT user_id, leaf_id, collection FROM sessions WHERE id = ?", (session.id,))
+    found = await db.rows(
+        f"SELECT user_id, leaf_id, collection, {CONVERSATION} FROM sessions WHERE id = ?",  # noqa: S608  # nosec B608  # no value
+        (session.id,),
+    )
     if not found:
         await insert_session(db, session)
         return None, session.collection
-    owner, leaf_id, collection = found[0]
-    if user_id is not None and user_id != owner:
+    owner, leaf_id, collection, talks = found[0]
+    if not talks or (user_id is not None and user_id != owner):
         raise ChatError("not_found", "There is no such session.")
     if session.collection not in (None, collection):
         collection = session.collection
@@ -311,14 +314,17 @@ async def _insert_run(db: Rows, draft: _Draft, busy: Run | None, on_busy: OnBusy
            WHERE id = ?""",  # noqa: S608  # nosec B608  # no value
         (answer_id, now, draft.session_id),
     )
-    if draft.claim is not None:
-        claim = draft.claim
-        await db.rows("DELETE FROM claims WHERE key = ?", (claim.key,))  # of a run that came to no good end
-        await db.rows("INSERT INTO claims VALUES (?, ?, ?, ?)", (claim.key, claim.fingerprint, draft.id, now))
+    await insert_claim(db, draft.claim, draft.id)
     run = await find_run(db, draft.id)
     assert run is not None
     running = busy is not None and busy.status is RunStatus.RUNNING
     return Started(run, interrupts=busy.id if busy and running and on_busy is OnBusy.INTERRUPT else None)
+
+
+async def insert_claim(db: Rows, claim: Claim | None, run_id: str) -> None:
+    if claim is not None:
+        await db.rows("DELETE FROM claims WHERE key = ?", (claim.key,))  # of a run that came to no good end
+        await db.rows("INSERT INTO claims VALUES (?, ?, ?, ?)", (claim.key, claim.fingerprint, run_id, now_ms()))
 
 
 async def insert_run(db: Rows, values: Mapping[str, object]) -> None:

@@ -21,6 +21,11 @@ _SESSION = """
     FROM sessions
 """
 
+CONVERSATION = """
+    NOT EXISTS (SELECT 1 FROM runs WHERE session_id = sessions.id AND kind <> 'answer' AND kind = 'import')
+"""
+"""Whether a session is one, and not only there for an import to belong to."""
+
 
 def _to_session(row: Sequence[Any]) -> Session:
     session_id, user_id, title, metadata, *rest, collection, template, variables = row
@@ -53,7 +58,7 @@ async def insert_session(db: Rows, new: NewSession) -> None:
 
 
 async def create_session(db: Rows, new: NewSession) -> Session:
-    if await find_session(db, new.id) is not None:
+    if await db.rows("SELECT 1 FROM sessions WHERE id = ?", (new.id,)):
         raise ChatError("session_exists", "There is a session with this id already.")
     await insert_session(db, new)
     session = await find_session(db, new.id)
@@ -62,12 +67,13 @@ async def create_session(db: Rows, new: NewSession) -> Session:
 
 
 async def find_session(db: Rows, session_id: str) -> Session | None:
-    found = await db.rows(f"{_SESSION} WHERE id = ?", (session_id,))
+    found = await db.rows(f"{_SESSION} WHERE id = ? AND {CONVERSATION}", (session_id,))
     return _to_session(found[0]) if found else None
 
 
-async def list_sessions(db: Rows, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
+async def list_sessions(db: Rows, user_id: str | None, limit: int, after: str | None, *, beside: bool) -> Page[Session]:
     whose = "" if user_id is None else "AND user_id = :user_id"
+    whose += "" if beside else f" AND {CONVERSATION}"
     found = await db.rows(
         f"{_SESSION} WHERE touched < :after {whose} ORDER BY touched DESC LIMIT :limit",
         {"after": page_below(after), "user_id": user_id, "limit": limit + 1},

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from chat.commands import Claim, NewRetry, NewRun, NewSideRun, Started
 from chat.commits import Append, Batch, Committed, Recollection, Tail
-from chat.documents import Document, Lookup, NewDocument, Passage
+from chat.documents import Document, KnownDocument, Lookup, NewDocument, Passage
 from chat.embeddings import Nearness, Unembedded
 from chat.errors import StoreUnavailableError
+from chat.imports import ImportFile, NewImport, Refusal
 from chat.keys import BYTES, Key
 from chat.records import Record
 from chat.runs import Run, RunKind
@@ -20,7 +21,7 @@ from chat.sessions import Branch, Message, NewSession, Page, Session, Summary, T
 from chat.terms import Terms
 from chat.usage import UsageQuery, UsageSum
 from chat.vectors import Vector, dimensions
-from store import documents, embeddings, journal, keys, memory, runs, sessions, tools, usage, users
+from store import documents, embeddings, imports, journal, keys, memory, runs, sessions, tools, usage, users
 from store.rows import Rows, Work
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ class SqlStore:
     async def retry_run(self, new: NewRetry) -> Started:
         return await self._own(lambda db, owner: runs.retry_run(db, new, owner), durable=True)
 
+    async def start_import(self, new: NewImport) -> Started:
+        return await self._own(lambda db, owner: imports.start_import(db, new, owner), durable=True)
+
     async def start_side_run(self, new: NewSideRun) -> Run | None:
         return await self._own(lambda db, owner: memory.start_side_run(db, new, owner), durable=False)
 
@@ -211,8 +215,10 @@ class SqlStore:
     async def session(self, session_id: str) -> Session | None:
         return await self._database.read(lambda db: sessions.find_session(db, session_id))
 
-    async def sessions(self, user_id: str | None, limit: int, after: str | None) -> Page[Session]:
-        return await self._database.read(lambda db: sessions.list_sessions(db, user_id, limit, after))
+    async def sessions(
+        self, user_id: str | None, limit: int, after: str | None, *, beside: bool = False
+    ) -> Page[Session]:
+        return await self._database.read(lambda db: sessions.list_sessions(db, user_id, limit, after, beside=beside))
 
     async def update_session(self, session_id: str, changes: Mapping[str, object]) -> Session | None:
         return await self._database.write(lambda db: sessions.update_session(db, session_id, changes), durable=True)
@@ -289,6 +295,9 @@ class SqlStore:
     ) -> Page[Document]:
         return await self._database.read(lambda db: documents.list_documents(db, user_id, collection, limit, after))
 
+    async def known_documents(self, user_id: str | None, collection: str) -> Sequence[KnownDocument]:
+        return await self._database.read(lambda db: documents.list_known(db, user_id, collection))
+
     async def delete_document(self, document_id: str) -> bool:
         return await self._database.write(lambda db: documents.delete_document(db, document_id), durable=True)
 
@@ -360,6 +369,23 @@ class SqlStore:
         shelf = await asyncio.to_thread(shelf.stocked, kind, those, rows)
         shelves.put(scope, shelf)
         return shelf
+
+    # files of imports
+
+    async def import_files(self, run_id: str) -> Sequence[ImportFile]:
+        return await self._database.read(lambda db: imports.list_files(db, run_id))
+
+    async def import_content(self, run_id: str, number: int) -> bytes:
+        return await self._database.read(lambda db: imports.find_content(db, run_id, number))
+
+    async def import_document(self, run: Run, number: int, new: NewDocument, most: int) -> ImportFile:
+        file = await self._database.write(lambda db: imports.store_document(db, run, number, new, most), durable=True)
+        with suppress(StoreUnavailableError):  # as above
+            await self._index_chunks()
+        return file
+
+    async def import_refused(self, run: Run, number: int, refusal: Refusal) -> ImportFile:
+        return await self._database.write(lambda db: imports.store_refusal(db, run, number, refusal), durable=True)
 
     # usage
 

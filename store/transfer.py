@@ -21,7 +21,11 @@ from store.rows import Rows, Values
 FORMAT = 4
 """Of the lines. It grows when an older version could no longer read them; every format up to it is read."""
 
-SINCE: Mapping[int, Mapping[str, str]] = {2: {"message": "sources"}, 3: {"session": "collection"}}
+SINCE: Mapping[int, Mapping[str, str]] = {
+    2: {"message": "sources"},
+    3: {"session": "collection"},
+    4: {"document": "digest"},
+}
 """The member that a format has brought to a kind of line. It is null in those of before."""
 
 PAGE_ROWS = 64
@@ -144,6 +148,26 @@ KINDS: Mapping[str, Kind] = {
         ("", ""),
         {"run_id": TEXT, "call_id": TEXT, "approved": SMALL_OR_NULL, "name": TEXT, "arguments": TEXT},
     ),
+    "file": Kind(
+        "import_files",
+        ("run_id", "number"),
+        ("", 0),
+        {
+            "run_id": TEXT,
+            "number": SMALL,
+            "name": TEXT,
+            "title": TEXT,
+            "media_type": TEXT,
+            "bytes": NUMBER,
+            "collection": TEXT,
+            "user_id": TEXT_OR_NULL,
+            "content": TEXT_OR_NULL,
+            "document_id": TEXT_OR_NULL,
+            "chunks": SMALL,
+            "code": TEXT_OR_NULL,
+            "message": TEXT_OR_NULL,
+        },
+    ),
     "record": Kind(
         "records",
         ("pos",),
@@ -170,6 +194,7 @@ KINDS: Mapping[str, Kind] = {
             "media_type": TEXT,
             "bytes": NUMBER,
             "chunks": SMALL,
+            "digest": TEXT_OR_NULL,
             "created_at": NUMBER,
         },
     ),

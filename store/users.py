@@ -124,6 +124,6 @@ async def _of_run(db: _Now, run: Mapping[str, Any]) -> AsyncIterator[tuple[str, 
     if not run["folded"]:
         async for page in transfer.log_of(db, run):
             yield "page", page
-    for name in ("claim", "approval"):
+    for name in ("claim", "approval", "file"):
         async for members in transfer.rows_of(db, KINDS[name], of=("run_id", run["id"])):
             yield name, members

@@ -8,6 +8,9 @@ from typing import assert_never
 
 from chat.events import (
     Event,
+    ImportDocument,
+    ImportRefused,
+    ImportStarted,
     ModelSelected,
     ReasoningDelta,
     RunCancelled,
@@ -58,6 +61,8 @@ class PlainText(Encoder):
             return text_frame(run_id, seq, event.text)
         match event:
             case ReasoningDelta() | Source() | Seam() | ModelSelected():
+                return cursor_only(run_id, seq)
+            case ImportStarted() | ImportDocument() | ImportRefused():
                 return cursor_only(run_id, seq)
             case ToolStarted() | ToolDelta() | ToolCalled() | ToolDecided() | ToolFinished():
                 return cursor_only(run_id, seq)

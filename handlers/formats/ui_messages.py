@@ -8,6 +8,9 @@ from typing import NamedTuple, NoReturn
 from chat.errors import ChatError
 from chat.events import (
     Event,
+    ImportDocument,
+    ImportRefused,
+    ImportStarted,
     ModelSelected,
     ReasoningDelta,
     RunCancelled,
@@ -137,8 +140,8 @@ class UIMessages(Encoder):
                 return self._end(_part("error", errorText=message))
             case RunInterrupted(reason):
                 return self._end(_part("error", errorText=f"The answer was interrupted: {reason}."))
-            case Seam():
-                return []  # the text goes on where it was
+            case Seam() | ImportStarted() | ImportDocument() | ImportRefused():
+                return []  # the text goes on where it was; and of an import there is none
         return self._call(run_id, event)
 
     def _call(self, run_id: str, event: ToolEvent) -> list[str]:

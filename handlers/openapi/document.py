@@ -117,7 +117,7 @@ def _events_table() -> str:
 def _components() -> Json:
     operations = OPERATIONS.values()
     views = {answer.view for operation in operations for answer in operation.answers.values()} - {None, dict}
-    bodies = {body for operation in operations for body in (operation.body, operation.or_body)} - {None}
+    bodies = {body for operation in operations for body in (operation.body, operation.or_body, operation.form)} - {None}
     schemas = schemas_of([kind for kind in [*views, *bodies, *_ON_STREAMS, ProblemView, ErrorView] if kind is not None])
     # Of no type: to some programs this is the whole text, to others each event, and OpenAPI 3.1 leaves it open.
     schemas["EventStream"] = {"description": "Server-Sent Events; see Streams, at the top."}
@@ -158,6 +158,9 @@ def _operation(route: Route, operation: Operation, *, chaos: bool) -> Json:
         described["parameters"] = taken
     if operation.body is not None:
         described["requestBody"] = _body(*filter(None, (operation.body, operation.or_body)))
+        if operation.form is not None:
+            form = {"schema": ref("schemas", operation.form.__name__)}
+            described["requestBody"]["content"] |= {"multipart/form-data": form}
     return described
 
 

@@ -1,32 +1,54 @@
 """The routes of documents."""
 
-from handlers.bodies import DocumentBody, DocumentsQuery
+from handlers.bodies import DocumentBody, DocumentsQuery, UploadBody
 from handlers.listings import DocumentsView, DocumentView
-from handlers.openapi.operation import BODY, STORE, Answer, Operation
+from handlers.openapi.operation import BODY, STORE, STREAM, Answer, Operation
+from handlers.views import RunView
+
+IMPORTING = ("X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")
 
 DOCUMENTS = {
     "POST /documents": Operation(
         tag="Documents",
         summary="Add a document",
         description="It is taken apart by its headings and paragraphs into passages, which are found from then on. It "
-        "belongs to the user who asks, or is shared with all users where nobody in particular does.",
+        "belongs to the user who asks, or is shared with all users where nobody in particular does. As JSON, or as a "
+        "form with one file or more. An import of several is a run: it is followed, resumed and stopped as others are, "
+        "goes on when this process dies, and tells of every file; one that is refused does not end the others.",
         body=DocumentBody,
-        headers=("Idempotency-Key",),
+        form=UploadBody,
+        headers=("Idempotency-Key", "Prefer", "traceparent", "tracestate"),
         answers={
             201: Answer(
                 description="The new document, or that of the same request before.",
                 view=DocumentView,
                 headers=("Location", "Idempotency-Replayed"),
-            )
+            ),
+            202: Answer(
+                description="Several files, or `Prefer: respond-async`: they are stored, and a run imports them.",
+                view=RunView,
+                headers=(*IMPORTING, "Preference-Applied"),
+            ),
+            200: Answer(
+                description="The same with `Accept: text/event-stream`: what the run's log says, up to its end.",
+                streams=("imported",),
+                headers=IMPORTING,
+            ),
         },
         raises=(
             *BODY,
-            "idempotency_conflict",
+            "invalid_form",
+            "too_many_files",
             "document_empty",
             "document_encrypted",
             "document_too_large",
             "document_unreadable",
             "too_many_documents",
+            "draining",
+            "idempotency_conflict",
+            "too_many_runs",
+            "budget_spent",
+            *STREAM,
             *STORE,
         ),
     ),

@@ -49,7 +49,8 @@ class Answer:
 class Operation:
     """``headers`` are names of request headers; ``raises`` are codes, ``internal`` goes without saying.
 
-    ``or_body``: what another kind of client sends instead. ``openai``: it says the codes as OpenAI does.
+    ``or_body``: what another kind of client sends instead, ``form``: the same as a form.
+    ``openai``: it says the codes as OpenAI does.
     """
 
     tag: str
@@ -58,6 +59,7 @@ class Operation:
     query: type[Body] | None = None
     body: type[Body] | None = None
     or_body: type[Body] | None = None
+    form: type[Body] | None = None
     headers: tuple[str, ...] = ()
     answers: Mapping[int, Answer]
     raises: tuple[str, ...] = ()

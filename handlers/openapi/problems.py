@@ -10,6 +10,7 @@ from handlers.views import ProblemView
 
 MEANING: Mapping[str, str] = {
     "invalid_json": "The body is not valid JSON in UTF-8.",
+    "invalid_form": "The body is not valid `multipart/form-data`, is cut off, or a field of it is too long.",
     "invalid_cursor": "The event id is not one that this service has sent.",
     "invalid_request": "A member or parameter is missing or wrong; `errors` names it.",
     "unauthorized": "No key or token that this service knows came with the request.",
@@ -28,6 +29,7 @@ MEANING: Mapping[str, str] = {
     "cursor_expired": "The events behind this id are gone; read the message instead.",
     "body_too_large": "The body is over the service's limit.",
     "document_too_large": "The document has more bytes, pages or text than this service takes.",
+    "too_many_files": "The request brings more files than this service takes at a time.",
     "unsupported_media_type": "The body is not `application/json`, or the document is of no kind that is read here.",
     "collection_unknown": "There is no document in this collection that the user may read.",
     "document_empty": "There is no text in the document; a PDF may be made of images alone.",

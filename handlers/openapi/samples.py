@@ -7,6 +7,9 @@ from typing import NamedTuple
 from chat.documents import Document
 from chat.events import (
     Event,
+    ImportDocument,
+    ImportRefused,
+    ImportStarted,
     ModelSelected,
     ReasoningDelta,
     RunCancelled,
@@ -150,6 +153,14 @@ _SUMMARY = Summary("Alice is greeted.", _ANSWER.id, "run_01kaj4z9d1w4x6z8b0d2f4h
 _TEMPLATE = Template("greeter", frozenset({"tone"}), str)
 _SERVICE = {"service": "parley", "version": "0.1.0"}
 
+IMPORTED: tuple[Event, ...] = (
+    ImportStarted(2, 1_036),
+    ImportDocument("handbook.md", _DOCUMENT.id, 1, 1, 2),
+    ImportRefused("empty.txt", "document_empty", "There is no text in the document.", 2, 2),
+    completed("", "stop"),
+)
+"""The log of an import."""
+
 EVENTS: tuple[Event, ...] = (
     _SAID[0],
     ReasoningDelta("A greeting is wanted."),
@@ -162,6 +173,7 @@ EVENTS: tuple[Event, ...] = (
     _SOURCE,
     Seam(2),
     ModelSelected("groq/llama-3.3-70b-versatile", "fallback", "upstream_unreachable"),
+    *IMPORTED[:3],
     _COMPLETED,
     _FAILURE,
     RunCancelled("requested"),
@@ -303,6 +315,7 @@ STREAMS: Mapping[str, Stream] = {
     "chatkit": _stream("ChatKit", ChatKitEvents([_OPTIONS]), *_SAID, _COMPLETED),
     "response": _stream("Events of a response", ResponseEvents(NO_TERMS), *_SAID, _COMPLETED),
     "doctor": Stream("A report, an event, the end", _DOCTOR.decode()),
+    "imported": _stream("An import", FORMATS["events"], *IMPORTED),
     "failed": _stream("The model failed", FORMATS["text"], _SAID[0], _FAILURE),
     "later": _stream(
         "Come back with the same cursor",
