@@ -22,6 +22,7 @@ from chat.embeddings import Embedder
 from chat.engine import Engine, Timing
 from chat.events import Event, ModelSelected, ReasoningDelta, Source, Terminal, TextDelta, ToolDelta, ToolStarted
 from chat.ids import new_id
+from chat.intake import Intake
 from chat.live import LiveRun
 from chat.memory import MemoryPolicy
 from chat.policy import Policy
@@ -168,12 +169,21 @@ async def engine_on(
     tracer: Tracer = NO_TRACER,
     memory: MemoryPolicy | None = None,
     embedder: Embedder | None = None,
+    intake: Intake | None = None,
 ) -> AsyncIterator[Engine]:
     """One process: an engine on a store of its own."""
     async with opened(path, lease=lease) as store:
         timing = Timing(window=window, lease=lease, history=history)
         engine = Engine(
-            store, model, policy or Policy(), timing, tools, memory=memory, tracer=tracer, embedder=embedder
+            store,
+            model,
+            policy or Policy(),
+            timing,
+            tools,
+            memory=memory,
+            intake=intake,
+            tracer=tracer,
+            embedder=embedder,
         )
         async with engine.running():
             yield engine

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from chat.events import (
     Delta,
     Event,
+    ImportDocument,
+    ImportRefused,
+    ImportStarted,
     ModelSelected,
     ReasoningDelta,
     RunCancelled,
@@ -83,7 +86,15 @@ pages = st.builds(
 
 passages = st.builds(Source, texts, st.none(), _labels, _labels, _labels, st.none() | st.floats(0, 1), _labels)
 
-beside: st.SearchStrategy[Event] = st.one_of(tool_events, pages, passages, seams, selections)
+_counts = st.integers(0, 9)
+
+imports: st.SearchStrategy[Event] = st.one_of(
+    st.builds(ImportStarted, _counts, _counts),
+    st.builds(ImportDocument, texts, texts, _counts, _counts, _counts),
+    st.builds(ImportRefused, texts, texts, texts, _counts, _counts),
+)
+
+beside: st.SearchStrategy[Event] = st.one_of(tool_events, pages, passages, seams, selections, imports)
 
 events: st.SearchStrategy[Event] = st.one_of(deltas, beside, terminals)
 

@@ -7,6 +7,9 @@ from hypothesis import given
 
 from chat.events import (
     Event,
+    ImportDocument,
+    ImportRefused,
+    ImportStarted,
     ModelSelected,
     ReasoningDelta,
     RunCancelled,
@@ -44,6 +47,9 @@ NAMES: dict[type[Event], str] = {
     Source: "source",
     Seam: "seam",
     ModelSelected: "model.selected",
+    ImportStarted: "import.started",
+    ImportDocument: "import.document",
+    ImportRefused: "import.refused",
     RunCompleted: "run.completed",
     RunFailed: "run.failed",
     RunCancelled: "run.cancelled",

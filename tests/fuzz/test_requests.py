@@ -153,6 +153,29 @@ def test_every_request_is_answered_or_refused(request: tuple[str, str, dict[str,
     assert application().ask("GET", "/ready").status_code == 200
 
 
+_PARTS = [
+    b'--b\r\nContent-Disposition: form-data; name="collection"\r\n\r\nbox\r\n',
+    b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\nTea\r\n',
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.md"\r\n\r\nTea.\r\n',
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/html\r\n\r\n<p>\r\n',
+    b"--b--\r\n",
+]
+
+forms = st.lists(
+    st.sampled_from(_PARTS) | st.binary(max_size=9) | st.sampled_from([b"\r\n", b"--b", b'"', b";", b"\0"])
+)
+
+
+@settings(max_examples=150)
+@given(
+    forms.map(b"".join), st.sampled_from(["b", "", '"b"', "b; charset=x", "b; charset=utf-16", "b" * 90]), header_values
+)
+def test_every_form_is_taken_or_refused(form: bytes, boundary: str, prefer: bytes) -> None:
+    headers = {b"Content-Type": f"multipart/form-data; boundary={boundary}".encode(), b"Prefer": prefer}
+    told = application().ask("POST", "/documents", content=form, headers=headers)
+    assert told.status_code in (201, 202, 400, 409, 413, 415, 422, 429), told.text
+
+
 @settings(max_examples=60)
 @given(odd_texts.filter(str.strip), odd_texts, st.sampled_from(["s", None]))
 def test_whatever_is_searched_for_is_words(said: str, looked_for: str, session: str | None) -> None:

@@ -85,7 +85,7 @@ async def test_what_is_no_request_is_passed_on() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    await through(RequestMiddleware(BodyLimitMiddleware(app, 1)), {"type": "websocket"})
+    await through(RequestMiddleware(BodyLimitMiddleware(app, 1, 1)), {"type": "websocket"})
     assert seen == ["websocket"]
 
 

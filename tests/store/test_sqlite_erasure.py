@@ -3,6 +3,7 @@
 import random
 import re
 import sqlite3
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from chat.commits import Append
 from chat.documents import Chunk, Lookup, NewDocument
 from chat.embeddings import Nearness
-from chat.events import TextDelta
+from chat.events import RunCancelled, TextDelta
+from chat.imports import NewImport, Refusal
+from chat.intake import File
 from chat.search import Search
 from chat.sessions import NewSession
 from store import sqlite as sqlite_store
@@ -22,6 +25,7 @@ from store.sqlite import SqliteStore
 from tests.embedding import toward
 from tests.scripted import message
 from tests.store.files import opened_store
+from tests.store.sites import said
 from tests.store.test_store_contract_users import asks_for_a_yes, everything, gone, live, talk
 
 CANARY = "canaryzephyr"
@@ -110,7 +114,7 @@ async def test_deleted_vectors_are_in_no_byte_of_the_files(file: Path) -> None:
 
 async def test_deleted_sessions_are_in_no_byte_of_the_files(store: SqliteStore, file: Path) -> None:
     for user in ("ann", CANARY):
-        for session in (await store.sessions(user, 100, None)).items:
+        for session in (await store.sessions(user, 100, None, beside=True)).items:
             assert await store.delete_session(session.id, idle=0 if user == "ann" else None)
     await store.sweep(3600)
     left = await everything(store)
@@ -125,6 +129,24 @@ async def test_deleted_sessions_are_in_no_byte_of_the_files(store: SqliteStore, 
     await gone(store, CANARY)
     await store.sweep(3600)
     assert found_in(file) == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_file_that_becomes_no_document_is_in_no_byte_of_the_files(file: Path, refused: bool) -> None:
+    async with opened_store(file) as store:
+        brought = File("a.txt", "a.txt", "text/plain", CANARY.encode())
+        new = NewImport("run_1", NewSession("ses_1", "ann"), "ann", "c", [(brought, None), (brought, None)])
+        run = (await store.start_import(new)).run
+        stored = b64encode(CANARY.encode())  # in whole groups of three
+        written = [file, file.with_name(f"{file.name}-wal")]
+        assert any(stored in part.read_bytes() for part in written)
+        if refused:
+            for number in (1, 2):
+                await store.import_refused(run, number, Refusal("document_unreadable", "No."))
+        else:
+            await store.commit([said(run, RunCancelled("requested"))])
+        await store.sweep(3600)
+        assert not any(stored in part.read_bytes() for part in written)
 
 
 async def test_it_is_in_no_byte_after_a_crash_before_the_sweep(store: SqliteStore, file: Path, tmp_path: Path) -> None:

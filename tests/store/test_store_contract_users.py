@@ -11,6 +11,8 @@ from chat.commits import Append
 from chat.documents import Chunk, NewDocument
 from chat.events import Event, Source, TextDelta, ToolApproval, ToolCalled, ToolStarted, Usage, completed
 from chat.ids import new_id
+from chat.imports import NewImport
+from chat.intake import File
 from chat.ports import Store
 from chat.records import Record
 from chat.runs import Run, RunKind
@@ -63,6 +65,9 @@ async def live(store: Store, user: str, text: str = "Hello") -> None:
     await store.save_record(Record(f"rec_{user}", "note", f"{user}s", user, run.id, {"text": text}, 0))
     chunks = [Chunk("paragraph 1", text), Chunk("paragraph 2", "tea")]
     assert isinstance(store, SqlStore)
+    brought = File(f"{text[:30]}.txt", text[:30], "text/plain", text.encode())
+    session = NewSession(f"{user}s-import", user)
+    await store.start_import(NewImport(new_id("run"), session, user, "notes", [(brought, None)]))
     new = NewDocument(f"doc_{user}", user, "notes", text, "text/plain", 9, chunks)
     await store.add_document(new, 0, Claim(f"{user} {text[:9]}", text))
 
@@ -86,7 +91,7 @@ async def everything(store: Store) -> dict[str, list[Any]]:
 
 
 async def gone(store: Store, user: str) -> None:
-    for session in (await store.sessions(user, 100, None)).items:
+    for session in (await store.sessions(user, 100, None, beside=True)).items:
         assert await store.delete_session(session.id)
     while await store.forget_user(user):
         pass
@@ -100,15 +105,16 @@ async def test_all_that_is_a_users_is_told_and_nothing_else(store: Store) -> Non
     assert lines[-1] == ("end", {"lines": len(lines)})
     count = {name: [kind for kind, _ in lines].count(name) for name in transfer.KINDS}
     assert count == {
-        "session": 2,
+        "session": 3,
         "message": 5,
-        "run": 4,
+        "run": 5,
         "page": 4,
         "document": 1,
         "chunk": 2,
         "document_claim": 1,
         "claim": 2,
         "approval": 1,
+        "file": 1,
         "record": 1,
         "usage": 2,
     }

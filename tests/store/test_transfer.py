@@ -18,6 +18,7 @@ from chat.commits import Append
 from chat.documents import Chunk, Lookup, NewDocument
 from chat.events import (
     Event,
+    ImportStarted,
     RunCompleted,
     TextDelta,
     ToolApproval,
@@ -46,6 +47,7 @@ from tests.postgres import emptied, opened_store, rows
 from tests.scripted import message
 from tests.store.files import opened_store as opened_file
 from tests.store.sites import logged, said
+from tests.test_import_runs import INTAKE, files
 
 Lines = list[bytes]
 
@@ -122,6 +124,7 @@ def conversations(draw: st.DrawFn) -> Lines:
     for run in draw(st.lists(st.sampled_from(runs), unique=True)) if runs else ():
         row("claim", run_id=run, key=f"{run}-key")
         row("approval", run_id=run, call_id="call")
+        row("file", run_id=run, number=1)
     for number in range(draw(ids)):
         row("record", id=f"rec{number}")
         row("usage", run_id=f"gone{number}", model="echo")
@@ -285,6 +288,26 @@ async def test_conversation_goes_on_in_the_other_database(file: Path, url: str, 
         again = await store.start_run(message("Héllo \0 there", claim=Claim("key", "print")))
         assert (again.replayed, again.run.id) == (True, runs[0])
         await store.retry_run(NewRetry("run_r", runs[0], "echo", on_busy=OnBusy.QUEUE))
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["to_postgres", "to_sqlite"])
+async def test_import_goes_on_in_the_other_database(file: Path, url: str, back: bool) -> None:
+    here, there = (url, file) if back else (file, url)
+    async with store_at(here) as store:
+        run = (await store.start_import(files("Tea", "x" * 101, "Milk\uffff"))).run
+        await store.commit([Append(run, 1, [ImportStarted(3, 200)])])
+        await store.import_document(run, 1, await INTAKE.document(*files("Tea").files[0][:1], "box", "ann"), 0)
+        left = await store.import_files(run.id)
+        lines = await lines_of(here)
+    await put_into(there, lines)
+    assert await lines_of(there) == lines
+    async with store_at(there) as store:
+        assert await store.import_files(run.id) == left
+        assert [one.done for one in left] == [True, True, False]
+        assert await store.import_content(run.id, 3) == "Milk\uffff".encode()
+        [taken] = await store.claim()
+        assert (taken.id, taken.kind, taken.user_id) == (run.id, RunKind.IMPORT, "ann")
+        assert await logged(store, run.id) == [ImportStarted(3, 200)]
 
 
 async def test_what_was_said_since_the_last_page_moves_too(file: Path, url: str) -> None:
@@ -462,7 +485,7 @@ def test_commands_say_what_they_did(command: Command, tmp_path: Path, file: Path
     asyncio.run(fill())
     export, again = tmp_path / "export", tmp_path / "again"
     told = (
-        "1 session, 4 messages, 4 runs, 3 pages, 2 claims, 1 approval, 1 record, 2 documents, 4 chunks, "
+        "1 session, 4 messages, 4 runs, 3 pages, 2 claims, 1 approval, 0 files, 1 record, 2 documents, 4 chunks, "
         "2 document claims, 1 usage.\n"
     )
     assert command("export", export, file) == (0, f"Exported to {export}: {told}")
