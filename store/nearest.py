@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from chat.vectors import Vector
 
-CANDIDATES = 512
+CANDIDATES = 256
 """Chunks that are compared exactly. A collection with no more than these is searched exactly as a whole."""
 
 KEPT_BYTES = 256 * 2**20
