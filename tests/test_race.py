@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from chat import upkeep
 from chat.commands import OnBusy
 from chat.commits import Batch
 from chat.engine import Engine, Timing
@@ -27,7 +26,18 @@ SEEDS = 1_000
 AT_ONCE = 50
 """Races in one engine at the same time: their commits meet, as they do in a busy process."""
 
+
 FAILURE = ModelError("upstream_incomplete", "It broke off.", retryable=True)
+
+
+@pytest.fixture(autouse=True)
+def _unswept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is read whole at the end."""
+
+    async def sweep(_store: SqliteStore, _retention: float) -> None:
+        pass
+
+    monkeypatch.setattr(SqliteStore, "sweep", sweep)
 
 
 class RacingModel(ScriptedModel):
@@ -101,10 +111,7 @@ async def journal(engine: Engine) -> dict[str, list[tuple[int, Event]]]:
     return logs
 
 
-async def test_leaving_stopping_and_finishing_at_once_end_a_run_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upkeep, "SWEEP_PAUSE", 3600)  # the journal is read whole at the end
+async def test_leaving_stopping_and_finishing_at_once_end_a_run_once(tmp_path: Path) -> None:
     model = RacingModel()
     async with engine_on(tmp_path / "chat.db", model) as engine:
         await race(engine, model, SEEDS)
