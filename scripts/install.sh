@@ -38,7 +38,7 @@ find_python() {
 
 # Locks that bring all of requirements.txt, and more.
 more() {
-    for other in otel mcp chatkit postgres vectors all dev; do
+    for other in otel jwt mcp chatkit postgres vectors all dev; do
         if cmp -s "requirements-$other.txt" "$stamp"; then return; fi
     done
     return 1
