@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     max_message_chars: int = Field(100_000, ge=1, description="Longest message of a user.")
     max_answer_chars: int = Field(1_000_000, ge=1, description="Longest answer; it is cut and marked as failed.")
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest request body.")
-    max_document_bytes: int = Field(1_000_000, ge=1, description="Largest text of a document, in UTF-8.")
+    max_document_bytes: int = Field(10_000_000, ge=1, description="Largest document.")
     max_user_documents: int = Field(1_000, ge=0, description="Documents that a user may have; 0: any.")
     max_upload_bytes: int = Field(20_000_000, ge=1, description="Largest request body that brings files.")
     max_import_files: int = Field(200, ge=1, le=10_000, description="Most files that one request may bring.")

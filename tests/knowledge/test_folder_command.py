@@ -94,7 +94,7 @@ def test_files_that_are_refused_are_named_and_end_nothing(folder: Path, database
     (folder / "a" / "empty.md").write_bytes(b" \n")
     (folder / "a" / "latin\x1b[31m.txt").write_bytes(b"Z\xfcrich")
     (folder / os.fsdecode(b"h\xff.txt")).write_bytes(b"a\0b")
-    (folder / "large.md").write_bytes(b"x" * 1_000_001)
+    (folder / "large.md").write_bytes(b"x" * 10_000_001)
     status, summary, _ = run(folder, database)
     lines = summary.splitlines()
     assert (status, lines[-1]) == (1, "3 imported, 4 refused, 0 unchanged.")
@@ -102,7 +102,7 @@ def test_files_that_are_refused_are_named_and_end_nothing(folder: Path, database
         "refused: a/empty.md: There is no text in the document.",
         "refused: a/latin\ufffd[31m.txt: This is no text. It is not UTF-8.",
         "refused: h\ufffd.txt: There is a NUL in the document: it is no text, or in UTF-16 without a byte order mark.",
-        "refused: large.md: A document may have 1,000,000 bytes at most; this one has 1,000,001.",
+        "refused: large.md: A document may have 10,000,000 bytes at most; this one has 10,000,001.",
     ]
 
 

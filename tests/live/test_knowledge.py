@@ -5,14 +5,15 @@ import json
 from collections import Counter
 
 from tests.embedding import EmbeddingServer
+from tests.knowledge.pdfs import pdf, text
 from tests.live.conftest import Serve
 from tests.live.service import PATIENCE, Service
 
 GUIDE = "# Hours\n\nThe shop opens at nine.\n\n# Prices\n\nTea is free.\n"
 
 
-async def add(service: Service, text: str = GUIDE) -> str:
-    body = {"text": text, "title": "Guide", "collection": "handbook", "media_type": "text/markdown"}
+async def add(service: Service, said: str = GUIDE) -> str:
+    body = {"text": said, "title": "Guide", "collection": "handbook", "media_type": "text/markdown"}
     response = await service.client.post("/documents", json=body)
     assert response.status_code == 201
     return str(response.headers["Location"])
@@ -41,6 +42,19 @@ async def test_killed_answer_goes_on_with_the_passages_that_it_began_with(serve:
     assert messages[-1]["content"] == question
     [source] = messages[-1]["sources"]
     assert (source["place"], source["text"]) == ("Hours, paragraph 1", "# Hours\n\nThe shop opens at nine.")
+
+
+async def test_pdf_that_is_sent_as_a_file_answers_with_its_page(serve: Serve) -> None:
+    service = await serve(STREAM_DELAY="0")
+    where = {"collection": "handbook"}
+    pages = pdf(text("Tea is free."), text("The shop opens at nine."))
+    file = {"file": ("handbook.pdf", pages, "application/pdf")}
+    response = await service.client.post("/documents", data=where, files=file)
+    assert (response.status_code, response.json()["title"], response.json()["chunks"]) == (201, "handbook.pdf", 2)
+    assert await places_for(service, "When does it open, at nine?") == ["page 2"]
+    file = {"file": ("secret.pdf", pdf(text("Tea."), trailer=b"/Encrypt << >>"), "application/pdf")}
+    refused = await service.client.post("/documents", data=where, files=file)
+    assert (refused.status_code, refused.json()["code"]) == (422, "document_encrypted")
 
 
 def embedded_by(upstream: EmbeddingServer) -> dict[str, str]:
