@@ -18,6 +18,10 @@ QUESTION_SECONDS = 2.0
 DEPTH = 50
 """Passages that each of two searches finds for one list of both. What is further down in both is not much use."""
 
+LEAST_SHARE = 0.01
+"""Of the best passage's score that one has to have. Less have those that share only words with the question that
+nearly all have, such as "is": the model would read them in vain, and they would stand among the answer's sources."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,11 +45,11 @@ class Retrieval:
         """
         words = words_of_question(question)
         if self._embedder is None:
-            return await self._library.passages(Lookup(words, collection, user_id, limit))
+            return _telling(await self._library.passages(Lookup(words, collection, user_id, limit)))
         depth = max(limit, DEPTH)
         asked = asyncio.create_task(self._vector(self._embedder, question))
         try:
-            by_words = await self._library.passages(Lookup(words, collection, user_id, depth))
+            by_words = _telling(await self._library.passages(Lookup(words, collection, user_id, depth)))
             vector = await asked
         finally:
             asked.cancel()
@@ -77,3 +81,8 @@ class Retrieval:
             return vector
         finally:
             attempt.given_up()
+
+
+def _telling(by_words: Sequence[Passage]) -> Sequence[Passage]:
+    """Those whose words say something, of a list with the best first."""
+    return [passage for passage in by_words if passage.score >= LEAST_SHARE * by_words[0].score]

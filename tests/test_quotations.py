@@ -155,6 +155,7 @@ async def test_passages_keep_to_their_budget_the_best_first(file: Path) -> None:
     policy = Policy(passage_tokens=200)
     async with engine_on(file, model, policy) as engine:
         await add(engine, *[f"shop {number} {'word ' * 40}" for number in range(LOOKED_AT)], "The shop opens: " * 100)
+        await add(engine, *["Rain."] * 2 * LOOKED_AT)  # so that not all is about shops
         await soon(everything(engine, await ask(engine)))
         [asked] = model.requests
         lines = shown(asked.request)

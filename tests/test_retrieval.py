@@ -46,6 +46,13 @@ async def test_what_is_said_in_other_words_is_found_by_meaning(store: SqliteStor
     assert (await found(Retrieval(store, embedder), "Is tea free?"))[0] == "beverage for free"
 
 
+async def test_passages_that_share_only_words_that_all_have_are_left_out(store: SqliteStore) -> None:
+    await add(store, "tea is free", "the shop is closed", "it is late", "what is it", "rain")
+    assert await found(Retrieval(store), "Is tea free?") == ["tea is free"]
+    assert set(await found(Retrieval(store), "Is it?")) >= {"it is late", "what is it"}
+    assert len(await found(Retrieval(store), "is")) == 4  # where nothing says more, that has to do
+
+
 async def test_both_lists_make_one_and_its_scores_say_so(store: SqliteStore) -> None:
     await add(store, "tea", "beverage", "dog")
     embedder = WordCounter()
