@@ -17,6 +17,7 @@ from handlers.bodies import DocumentBody, DocumentsQuery, UploadBody, body_of, q
 from handlers.context import engine_of, service_of
 from handlers.formats import FORMATS
 from handlers.identity import NOBODY
+from handlers.limits import client_of, limits_of, refuse_over
 from handlers.listings import DocumentsView, document_view
 from handlers.sealing import followed_at
 from handlers.streams import cursor_of, follow, run_headers
@@ -29,13 +30,16 @@ async def create_document(request: Request) -> Response:
     body, files = await _brought(request)
     said = [[file.name, file.title, file.media_type, digest_of(file.data)] for file in files]
     claim = claim_of(request, None, body.collection, body.user_id, said)
-    streams = "text/event-stream" in request.headers.get("accept", "")
-    if len(files) > 1 or streams or prefers_async(request):
-        return await _import(request, body, files, claim, streams=streams)
     intake, store = service_of(request).intake, engine_of(request).store
     if claim is not None and (before := await store.claimed_document(claim)) is not None:
         return _stored(before, replayed=True)
-    new = await intake.document(files[0], body.collection, body.user_id)
+    streams = "text/event-stream" in request.headers.get("accept", "")
+    imports = len(files) > 1 or streams or prefers_async(request)
+    if imports or (claim is not None and await store.claimed(claim) is not None):  # the same, however it is delivered
+        return await _import(request, body, files, claim, streams=streams)
+    refuse_over(request)
+    with limits_of(request).reading(client_of(request)):
+        new = await intake.document(files[0], body.collection, body.user_id)
     document = await store.add_document(new, intake.most, claim)
     return _stored(document, replayed=document.id != new.id)
 

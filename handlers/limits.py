@@ -39,11 +39,18 @@ REPEATABLE = {
     "POST /chatkit",
     "POST /v1/chat/completions",
     "POST /v1/responses",
+    "POST /documents",
 }
 """And a run's retry. These may say once more what was said before, which costs nothing; their body tells."""
 
 REFUSALS = {"rate_limited", "too_many_runs", "budget_spent", "service_full"}
 """Why no run is started."""
+
+READ_AT_ONCE = 16
+"""Documents that are read, or wait for it, while their senders wait: two at a time are, and each is in memory."""
+
+READ_EACH = 4
+"""Of these, for one client."""
 
 MOMENT = 2.0
 """Seconds to wait for what may be there at any time: a place that somebody leaves."""
@@ -90,6 +97,8 @@ class Limits:
     _replays: Places = field(init=False)
     _replays_each: Places = field(init=False)
     _followers: Places = field(init=False)
+    _reading: Places = field(default_factory=lambda: Places(READ_AT_ONCE))
+    _reading_each: Places = field(default_factory=lambda: Places(READ_EACH))
 
     def __post_init__(self) -> None:
         self._streams, self._streams_each = Places(self.caps.streams), Places(self.caps.streams_each)
@@ -151,6 +160,27 @@ class Limits:
         finally:
             for name in names:
                 self._starting.leave(name)
+
+    @contextmanager
+    def reading(self, client: Client | None) -> Iterator[None]:
+        """A place for a document that is read while its sender waits.
+
+        Raises:
+            ChatError: ``rate_limited``, ``service_full``.
+        """
+        if client is not None and self._reading_each.full(client):
+            message = "So many of your documents are being read; wait for one of them, or send them as an import."
+            raise _refused("rate_limited", message, MOMENT, "documents")
+        if self._reading.full(None):
+            raise _full("documents", "So many documents are being read that no more can wait; ask again in a moment.")
+        held = [(self._reading, None), *([(self._reading_each, client)] if client is not None else [])]
+        for places, name in held:
+            places.take(name)
+        try:
+            yield
+        finally:
+            for places, name in held:
+                places.leave(name)
 
     async def check(self, client: Client, engine: Engine) -> None:
         """Whether the client may have another run.
@@ -238,6 +268,13 @@ class LimitsMiddleware:
             await refusal(over, scope["method"], scope["path"])(scope, receive, send_counted)
 
 
+def refuse_over(request: Request) -> None:
+    """Where a repeatable request turned out to ask for something new, and starts no run. Raises ChatError
+    ``rate_limited``."""
+    if (over := request.scope.get(_OVER)) is not None:
+        raise over
+
+
 async def started(request: Request, new: NewRun | NewRetry | NewImport) -> Started:
     """Start the run, if the client may have one. What it has started before costs nothing, whatever its limits.
 
@@ -247,8 +284,7 @@ async def started(request: Request, new: NewRun | NewRetry | NewImport) -> Start
     engine, limits, client = engine_of(request), limits_of(request), client_of(request)
     everybody = cast(Engine, request.app.state.engine)  # an address may have been several users
     try:
-        if (over := request.scope.get(_OVER)) is not None:
-            raise over
+        refuse_over(request)
         with limits.starting(client, everybody):
             if client is not None:
                 await limits.check(client, everybody)

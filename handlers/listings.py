@@ -78,7 +78,7 @@ class DocumentView(TypedDict):
     collection: str
     title: str
     media_type: str
-    bytes: Annotated[int, Field(description="Of its text, in UTF-8.")]
+    bytes: Annotated[int, Field(description="Of what was sent: of the file, or of the text in UTF-8.")]
     chunks: Annotated[int, Field(description="The passages that it was taken apart into.")]
     embedded: Annotated[int, Field(description="How many of them are found by meaning, too, and not by words alone.")]
     created_at: Timestamp

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -166,16 +166,22 @@ class _Import:
             raise self._full
         file = self._read(path, title)
         versions = self._known[title]
-        if digest_of(file.data) in versions:
+        digest = digest_of(file.data)
+        if digest in versions:
+            # An earlier run may have been cut off in between, or was not to replace anything.
+            await self._replace([earlier for known, earlier in versions.items() if known != digest])
             self.summary.unchanged += 1
             return "unchanged"
         new = await self._intake.document(file, self._given.collection, self._given.user)
         stored = await self._store.add_document(new, self._intake.most)
         self.summary.imported += 1
-        if self._given.replace:
-            for earlier in versions.values():
-                self.summary.replaced += await self._store.delete_document(earlier)
+        await self._replace(versions.values())
         return "1 passage" if stored.chunks == 1 else f"{stored.chunks:,} passages"
+
+    async def _replace(self, versions: Iterable[str]) -> None:
+        if self._given.replace:
+            for earlier in versions:
+                self.summary.replaced += await self._store.delete_document(earlier)
 
     def _read(self, path: Path, title: str) -> File:
         media_type = media_type_of(path.name, "")

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reader:
-    """:class:`chat.ports.DocumentReader`. ``seconds``: how long a document may take."""
+    """:class:`chat.documents.DocumentReader`. ``seconds``: how long a document may take."""
 
     media_types: Sequence[str] = MEDIA_TYPES
 

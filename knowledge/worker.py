@@ -19,7 +19,7 @@ from knowledge.chunks import chunks_of, parser_of
 CPU_SECONDS = 30
 """For one document. A megabyte of HTML takes one or two, a PDF of a thousand pages ten to fifteen."""
 
-MEMORY = 1 << 30
+MEMORY = 512 << 20
 """Bytes of address space: the interpreter has some 50 MB, and a document at its limit takes a few hundred."""
 
 OPEN_FILES = 16

@@ -8,6 +8,7 @@ from chat.documents import Document, KnownDocument, NewDocument
 from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
+from store.runs import lock_key, run_of_key
 
 _DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at, embedded"
 
@@ -16,9 +17,11 @@ async def add_once(db: Rows, new: NewDocument, most: int, claim: Claim | None) -
     """The new document, or that of the claim, which somebody may make at the same time."""
     if claim is None:
         return await add_document(db, new, most)
-    await db.lock(f"document key {claim.key}")
+    await lock_key(db, claim)
     if (before := await find_claimed(db, claim)) is not None:
         return before
+    if await run_of_key(db, claim.key) is not None:
+        raise ChatError("idempotency_conflict", "An import was started with this idempotency key just now.")
     document = await add_document(db, new, most)
     await db.rows(
         "INSERT INTO document_claims (key, fingerprint, document_id, created_at) VALUES (?, ?, ?, ?)",

@@ -10,7 +10,7 @@ from chat.documents import NewDocument
 from chat.errors import ChatError
 from chat.imports import ImportFile, NewImport, Refusal
 from chat.runs import Run, RunKind, RunStatus
-from store.documents import add_document
+from store.documents import add_document, find_claimed
 from store.rows import Rows, now_ms
 from store.runs import claimed, find_run, insert_claim, insert_run, lock_key
 from store.sessions import insert_session
@@ -31,6 +31,8 @@ async def start_import(db: Rows, new: NewImport, owner: int) -> Started:
     await lock_key(db, new.claim)
     if new.claim is not None and (replayed := await claimed(db, new.claim)) is not None:
         return replayed
+    if new.claim is not None and await find_claimed(db, new.claim) is not None:
+        raise ChatError("idempotency_conflict", "A document was stored with this idempotency key just now.")
     await insert_session(db, new.session)
     await insert_run(
         db,

@@ -37,11 +37,13 @@ async def index(db: Rows, bits: int) -> None:
         "SELECT count(*) FROM (SELECT 1 FROM embedding_signs LIMIT ?) AS few", (INDEXED_AT_ONCE + 1,)
     )
     if count > INDEXED_AT_ONCE:
-        logger.warning("pgvector has no index. Make one: %s", " ".join(statement.split()))
+        unsampled = f"ALTER INDEX {_name(bits)} ALTER COLUMN 1 SET STATISTICS 0"
+        logger.warning("pgvector has no index. Make one: %s; %s", " ".join(statement.split()), unsampled)
         return
     for (name,) in await db.rows("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'embedding_signs_near_%'"):
         await db.rows(f"DROP INDEX {name}")  # of another model's dimensions
     await db.rows(statement)
+    await db.rows(f"ALTER INDEX {_name(bits)} ALTER COLUMN 1 SET STATISTICS 0")  # they would outlive what is deleted
 
 
 async def scan(db: Rows, wanted: Nearness, chunks: int) -> Sequence[int] | None:

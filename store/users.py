@@ -50,7 +50,7 @@ async def forget(db: Rows, user_id: str) -> bool:
            RETURNING run_id""",
         values,
     )
-    # One at a time: each has a thousand chunks at most, and the index of passages loses them in the same transaction.
+    # One at a time: each has up to 20,000 chunks, and the index of passages loses them in the same transaction.
     documents = await db.rows(
         "DELETE FROM documents WHERE pos IN (SELECT pos FROM documents WHERE user_id = ? LIMIT 1) RETURNING pos",
         (user_id,),

@@ -28,7 +28,7 @@ from handlers.chatkit.bodies import ChatKitBody, ChatKitQuery
 from handlers.chatkit.branches import PAGE, logged, user_item
 from handlers.chatkit.threads import Threads
 from handlers.context import engine_of, router_of
-from handlers.documents import check_collection
+from handlers.documents import check_collection, meant_by
 from handlers.formats.chatkit import ChatKitEvents
 from handlers.formats.chatkit_items import YES, Members
 from handlers.models import chosen_model
@@ -41,7 +41,7 @@ async def stream(request: Request, query: ChatKitQuery, body: ChatKitBody, asked
     """Raises ChatError: ``invalid_request``, ``not_found``, and whatever starting or following a run raises."""
     if isinstance(asked, ThreadsAddStructuredInputReq):
         return await _decide(request, query, asked)
-    claim = claim_of(request, body.metadata.request_id, *_meaning(asked))
+    claim = claim_of(request, body.metadata.request_id, *_meaning(asked), *meant_by(query.collection))
     started = await replayed(request, claim)
     if started is None:
         started = await begun_once(request, replace(await _new(request, query, asked), claim=claim))

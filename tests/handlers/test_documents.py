@@ -1,13 +1,17 @@
 """Documents come in, are listed, and go."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chat.documents import Chunk
+from handlers.limits import READ_AT_ONCE, READ_EACH
+from knowledge.reading import Reader
 from tests.handlers.test_identity import made
+from tests.patience import soon
 from tests.serving import Client, served, served_as_set
 
 GUIDE = {"text": "# Hours\n\nFrom nine.\n\n# Prices\n\nNothing.", "title": "Guide", "collection": "handbook"}
@@ -129,6 +133,79 @@ async def test_document_that_is_sent_twice_at_once_is_there_once(client: Client)
     assert len({answer.json()["document_id"] for answer in answers}) == 1
     assert [answer.headers.get("Idempotency-Replayed") for answer in answers].count(None) == 1
     assert len((await client.get("/documents")).json()["documents"]) == 1
+
+
+async def test_same_key_stands_for_one_document_however_it_is_delivered(client: Client) -> None:
+    wish = {"Prefer": "respond-async"}
+    first = await client.post("/documents", json=GUIDE, headers=KEY)
+    again = await client.post("/documents", json=GUIDE, headers=KEY | wish)
+    assert (again.status_code, again.json()) == (201, first.json())
+    other = {"Idempotency-Key": "two"}
+    imported = await client.post("/documents", json=MARKDOWN, headers=other | wish)
+    again = await client.post("/documents", json=MARKDOWN, headers=other)
+    assert (again.status_code, again.json()["run_id"]) == (202, imported.json()["run_id"])
+
+
+async def test_key_that_is_used_for_both_at_once_stands_for_one(client: Client) -> None:
+    kinds: tuple[dict[str, str], ...] = ({}, {"Prefer": "respond-async"})
+    sent = [client.post("/documents", json=GUIDE, headers=KEY | kind) for kind in kinds * 3]
+    answers = await asyncio.gather(*sent)
+    assert {answer.status_code for answer in answers} <= {201, 202, 422}
+    [run_id] = {answer.json()["run_id"] for answer in answers if answer.status_code == 202} or {None}
+    if run_id is not None:
+        await soon(client.get(f"/runs/{run_id}/events"))
+    assert len((await client.get("/documents")).json()["documents"]) == 1
+
+
+async def test_so_many_documents_are_read_while_their_senders_wait(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, gate = asyncio.Semaphore(0), asyncio.Event()
+    chunks = Reader.chunks
+
+    async def held(self: Reader, data: bytes, media_type: str) -> Sequence[Chunk]:
+        reading.release()
+        await gate.wait()
+        return await chunks(self, data, media_type)
+
+    monkeypatch.setattr(Reader, "chunks", held)
+    waiting = [asyncio.create_task(client.post("/documents", json=GUIDE)) for _ in range(READ_AT_ONCE)]
+    for _ in waiting:
+        await soon(reading.acquire())
+    refused = await client.post("/documents", json=GUIDE)
+    assert (refused.status_code, refused.json()["code"]) == (503, "service_full")
+    assert "retry-after" in refused.headers
+    gate.set()
+    await soon(asyncio.gather(*waiting))
+    assert (await client.post("/documents", json=GUIDE | {"user_id": "ann"})).status_code == 201
+
+
+async def test_a_client_has_so_many_documents_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, gate = asyncio.Semaphore(0), asyncio.Event()
+
+    async def held(self: Reader, data: bytes, media_type: str) -> Sequence[Chunk]:
+        reading.release()
+        await gate.wait()
+        return [Chunk("all of it", "Tea.")]
+
+    monkeypatch.setattr(Reader, "chunks", held)
+    async with served(tmp_path, unlimited_addresses="0") as client:
+        waiting = [asyncio.create_task(client.post("/documents", json=GUIDE)) for _ in range(READ_EACH)]
+        for _ in waiting:
+            await soon(reading.acquire())
+        refused = await client.post("/documents", json=GUIDE)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        gate.set()
+        assert {answer.status_code for answer in await soon(asyncio.gather(*waiting))} == {201}
+
+
+async def test_repeated_document_costs_nothing_and_a_new_one_counts(tmp_path: Path) -> None:
+    async with served(tmp_path, unlimited_addresses="0", request_rate="1/hour") as client:
+        first = await client.post("/documents", json=GUIDE, headers=KEY)
+        again = await client.post("/documents", json=GUIDE, headers=KEY)
+        assert (first.status_code, again.json()) == (201, first.json())
+        refused = await client.post("/documents", json=MARKDOWN)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
 
 
 async def test_keys_of_documents_are_their_users_own(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Documents that come in as files."""
 
+import encodings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from handlers.uploads import FALSE_BOUNDARIES
 from tests.handlers.test_identity import made
 from tests.serving import Client, served
 
@@ -153,12 +155,44 @@ async def test_form_that_was_cut_off_is_refused(client: Client, length: int) -> 
         ("multipart/form-data; boundary=b", WHOLE.replace(b"handbook", b"x" * 4_097).replace(b"Tea.", b"")),
         ("multipart/form-data; boundary=b", b"\r\n" * 1_000),
         (f"multipart/form-data; boundary={'b' * 300}", WHOLE),
+        ('multipart/form-data; boundary="b', WHOLE),
     ],
 )
 async def test_what_is_no_form_is_refused(tmp_path: Path, content_type: str, body: bytes) -> None:
     async with served(tmp_path) as client:
         response = await client.post("/documents", content=body, headers={"Content-Type": content_type})
         assert (response.status_code, response.json()["code"]) == (400, "invalid_form")
+
+
+@pytest.mark.parametrize("content_type", ['multipart/form-data; boundary="b"', "Multipart/Form-Data;BOUNDARY=b;x=y"])
+async def test_boundary_may_be_quoted(client: Client, content_type: str) -> None:
+    assert (await client.post("/documents", content=WHOLE, headers={"Content-Type": content_type})).status_code == 201
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 4):
+        yield body[start : start + 4]
+
+
+@pytest.mark.parametrize(("times", "status"), [(FALSE_BOUNDARIES, 201), (FALSE_BOUNDARIES + 12, 413)])
+async def test_what_looks_like_the_boundary_may_be_there_now_and_then(tmp_path: Path, times: int, status: int) -> None:
+    async with served(tmp_path, max_import_files=3) as client:
+        whole = WHOLE.replace(b"Tea.", b"\r\n--bZ" * times)
+        response = await client.post(
+            "/documents",
+            content=in_pieces(whole),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        assert response.status_code == status
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "nothing", "x" * 60_000])
+async def test_charset_of_a_form_does_not_matter(client: Client, charset: str) -> None:
+    headers = {"Content-Type": f"multipart/form-data; charset={charset}; boundary=b"}
+    known = dict(encodings._cache)
+    response = await client.post("/documents", content=WHOLE, headers=headers)
+    assert response.status_code == 201
+    assert encodings._cache.keys() == known.keys()
 
 
 async def test_limit_of_files_is_for_files_alone(client: Client) -> None:

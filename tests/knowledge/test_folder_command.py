@@ -90,6 +90,15 @@ def test_file_that_has_changed_is_imported_beside_or_instead(folder: Path, datab
     assert run(folder, database, "--replace")[:2] == (0, "0 imported, 0 refused, 3 unchanged.\n")
 
 
+def test_earlier_version_that_was_left_behind_is_replaced_later(folder: Path, database: Path) -> None:
+    run(folder, database)
+    (folder / "b.md").write_text("# Milk")
+    run(folder, database)  # as if the next line's had been cut off between the new one and the old
+    left = "0 imported, 0 refused, 3 unchanged, 1 earlier versions deleted.\n"
+    assert run(folder, database, "--replace")[:2] == (0, left)
+    assert [title for title, *_ in documents(database)].count("b.md") == 1
+
+
 def test_files_that_are_refused_are_named_and_end_nothing(folder: Path, database: Path) -> None:
     (folder / "a" / "empty.md").write_bytes(b" \n")
     (folder / "a" / "latin\x1b[31m.txt").write_bytes(b"Z\xfcrich")
