@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -69,6 +70,11 @@ from store.sql import SqlStore
 
 VERSION = "0.1.0"
 
+OPEN_FILES = Path("/dev/fd")
+"""A file for each descriptor that this process has, on Linux and macOS."""
+
+STDERR = 2
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
@@ -120,6 +126,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, object]]:
         logging.config.dictConfig(log_config(settings.log_level))
         asyncio.get_running_loop().set_exception_handler(log_loop_errors)
+        if alone:
+            _keep_descriptors()
         warn_of_chaos(settings)
         warn_of_strangers(settings)
         router = app.state.router = model_of(settings) if model is None else Router.alone(model, budgets_of(settings))
@@ -234,6 +242,19 @@ def warn_of_strangers(settings: Settings) -> None:
             "ANY PAGE MAY ASK: ALLOWED_ORIGINS is *, and AUTH is none. Whatever page is opened in a browser that can "
             "reach this service may read its conversations. Name your pages' origins, or set AUTH: docs/security.md."
         )
+
+
+def _keep_descriptors() -> None:
+    """Let no process that this one starts inherit what it has open.
+
+    uvicorn's listening socket is inheritable, and uvloop closes nothing in a child: a tool's server, or a document's
+    reader, that outlived this process would hold its port.
+    """
+    if OPEN_FILES.is_dir():
+        for descriptor in [int(file.name) for file in OPEN_FILES.iterdir()]:
+            if descriptor > STDERR:
+                with suppress(OSError):  # it was the listing's own
+                    os.set_inheritable(descriptor, False)  # noqa: FBT003  # it has no name
 
 
 def _spare_the_collector(_: object) -> None:

@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import os
 from collections import Counter
+from pathlib import Path
+
+import httpx
 
 from tests.embedding import EmbeddingServer
 from tests.knowledge.pdfs import pdf, text
@@ -55,6 +59,30 @@ async def test_pdf_that_is_sent_as_a_file_answers_with_its_page(serve: Serve) ->
     file = {"file": ("secret.pdf", pdf(text("Tea."), trailer=b"/Encrypt << >>"), "application/pdf")}
     refused = await service.client.post("/documents", data=where, files=file)
     assert (refused.status_code, refused.json()["code"]) == (422, "document_encrypted")
+
+
+async def reading(service: Service) -> None:
+    """Until a process of it is in the middle of a document: it has used more CPU than it takes to come there."""
+    assert service.process is not None
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for child in children.read_text().split():
+                ticks = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11]
+                if int(ticks) > os.sysconf("SC_CLK_TCK"):
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def test_port_is_free_when_a_process_died_whose_reader_still_reads(serve: Serve) -> None:
+    service = await serve()
+    held = {"text": "<a " * 330_000, "title": "Slow", "collection": "handbook", "media_type": "text/html"}
+    sending = asyncio.create_task(service.client.post("/documents", json=held))
+    await reading(service)
+    await service.restart()
+    await asyncio.wait({sending})
+    assert isinstance(sending.exception(), httpx.TransportError)
+    assert await add(service)
 
 
 def embedded_by(upstream: EmbeddingServer) -> dict[str, str]:
