@@ -203,7 +203,10 @@ class Generation:
                     call.answered(heard.model, heard.finished.reason, heard.finished.usage)
                     return heard
 
-    async def recover_usage(self, live: LiveRun) -> None:
+    def leave(self, live: LiveRun) -> None:
+        """Whoever takes it over says the seam."""
+
+    async def complete(self, live: LiveRun) -> None:
         """Count what earlier owners of the run asked, if it ends before this one comes to it.
 
         Raises:

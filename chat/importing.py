@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
+from itertools import takewhile
 
 from chat.documents import NewDocument
-from chat.errors import ChatError
+from chat.errors import ChatError, StoreUnavailableError
 from chat.events import (
     ImportDocument,
     ImportEvent,
@@ -16,17 +17,24 @@ from chat.events import (
     Terminal,
     completed,
 )
-from chat.imports import ImportFile, ImportStore, Refusal
+from chat.imports import ImportFile, Refusal
 from chat.intake import File, Intake
 from chat.journal import Journal
 from chat.live import LiveRun
 from chat.patience import patiently
+from chat.ports import Store
 from chat.runs import Run
 
 TAKEOVERS = 3
-"""How often an import changes its owner without a file being done in between. What is in the way would stay there."""
+"""How often an import's owner may die without a file being done in between. What is in the way would stay there."""
+
+_BROKEN = Refusal("internal", "Something went wrong with this file; the others are not affected.")
+"""Of what nobody foresaw. The log has it whole."""
 
 _UNKNOWN = RunFailed("internal", "Nothing is imported here.", retryable=True)
+
+TRIES = 2
+"""Of a file with which something goes wrong that nobody foresaw."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +46,16 @@ class Importing:
     another process died says what that could not say any more, and begins with the first file that is not done.
     """
 
-    def __init__(self, store: ImportStore, journal: Journal, intake: Intake | None) -> None:
+    def __init__(self, store: Store, journal: Journal, intake: Intake | None) -> None:
         self._store = store
         self._journal = journal
         self._intake = intake
 
     def resume(self, live: LiveRun, _theirs: Collection[str] = ()) -> bool:
         """Make an import that was taken over ready to go on; False if it has to be interrupted instead."""
-        seams = 0
-        for event in reversed(live.events):
-            if not isinstance(event, Seam):
-                break
-            seams += 1
+        if Seam(live.run.epoch) in live.events:  # who left it said so, or this process did, and goes on
+            return True
+        seams = len(list(takewhile(lambda event: isinstance(event, Seam), reversed(live.events))))
         if seams >= TAKEOVERS:
             return False
         if live.events:
@@ -60,15 +66,15 @@ class Importing:
         """The run's terminal event, when all files are done.
 
         Raises:
+            StoreUnavailableError: not now; it can be called again when :meth:`Journal.recover` has returned.
             ChatError: the run's log, or its files, cannot be read or written any more.
         """
         if self._intake is None:
             return _UNKNOWN
         files = await patiently(lambda: self._store.import_files(live.run.id), live.run.id)
-        said = sum([isinstance(event, ImportDocument | ImportRefused) for event in live.events])
         if not live.events:
-            self._journal.append(live, ImportStarted(len(files), sum([file.bytes for file in files])))
-        for file in files[said:]:
+            self._begin(live, files)
+        for file in _unsaid(live, files):
             if file.done:
                 self._say(live, file, len(files))
                 continue
@@ -77,16 +83,41 @@ class Importing:
             await self._journal.room()
         return completed("", "stop")
 
-    async def recover_usage(self, live: LiveRun) -> None:
-        """No model is asked."""
+    def leave(self, live: LiveRun) -> None:
+        """Say the seam for who takes the run over: so that one knows that nothing was in the way."""
+        if live.whole and live.trouble is None and live.events:
+            self._journal.append(live, Seam(live.run.epoch + 1))
+
+    async def complete(self, live: LiveRun) -> None:
+        """Say of the files that are done what nobody could say any more, before the run ends.
+
+        Raises:
+            ChatError: the store cannot be reached now, and the next call tries again; the run was lost.
+        """
+        if live.pending and isinstance(live.pending[-1], Terminal):
+            return  # this is said, and only waits for the store
+        await self._journal.recover(live)
+        files = await self._store.import_files(live.run.id)
+        if unsaid := list(takewhile(lambda file: file.done, _unsaid(live, files))):
+            if not live.events:
+                self._begin(live, files)
+            for file in unsaid:
+                self._say(live, file, len(files))
+
+    def _begin(self, live: LiveRun, files: Sequence[ImportFile]) -> None:
+        self._journal.append(live, ImportStarted(len(files), sum([file.bytes for file in files])))
 
     async def _outcome(self, run: Run, file: ImportFile, intake: Intake) -> NewDocument | Refusal:
         data = await patiently(lambda: self._store.import_content(run.id, file.number), run.id)
-        try:
-            taken = File(file.name, file.title, file.media_type, data)
-            return await intake.document(taken, file.collection, file.user_id)
-        except ChatError as error:
-            return Refusal(error.code, error.message)
+        taken = File(file.name, file.title, file.media_type, data)
+        for _ in range(TRIES):
+            try:
+                return await intake.document(taken, file.collection, file.user_id)
+            except ChatError as error:
+                return Refusal(error.code, error.message)
+            except Exception:  # such as that there is no process to be had: it must not take the other files along
+                _broke(run, file.number)
+        return _BROKEN
 
     async def _finish(
         self, live: LiveRun, file: ImportFile, outcome: NewDocument | Refusal, of: int, most: int
@@ -96,18 +127,39 @@ class Importing:
 
     async def _stored(self, run: Run, number: int, outcome: NewDocument | Refusal, most: int) -> ImportFile:
         if isinstance(outcome, NewDocument):
-            new = outcome
-            try:
-                return await patiently(lambda: self._store.import_document(run, number, new, most), run.id)
-            except ChatError as error:
-                if error.code != "too_many_documents":
-                    raise
-                outcome = Refusal(error.code, error.message)
+            stored = await self._added(run, number, outcome, most)
+            if isinstance(stored, ImportFile):
+                return stored
+            outcome = stored
         refusal = outcome
         return await patiently(lambda: self._store.import_refused(run, number, refusal), run.id)
 
+    async def _added(self, run: Run, number: int, new: NewDocument, most: int) -> ImportFile | Refusal:
+        for _ in range(TRIES):
+            try:
+                return await patiently(lambda: self._store.import_document(run, number, new, most), run.id)
+            except StoreUnavailableError:
+                await self._store.beat()  # fails as well, unless it is this document that the store does not take
+                _broke(run, number)
+            except ChatError as error:
+                if error.code != "too_many_documents":
+                    raise
+                return Refusal(error.code, error.message)
+            except Exception:  # such as a collision with others, again and again
+                _broke(run, number)
+        return _BROKEN
+
     def _say(self, live: LiveRun, file: ImportFile, of: int) -> None:
         self._journal.append(live, _said(file, of))
+
+
+def _unsaid(live: LiveRun, files: Sequence[ImportFile]) -> Sequence[ImportFile]:
+    """Those that the log does not tell of: it tells of them in their order."""
+    return files[sum([isinstance(event, ImportDocument | ImportRefused) for event in live.events]) :]
+
+
+def _broke(run: Run, number: int) -> None:
+    logger.exception("file %s of an import broke", number, extra={"run_id": run.id})
 
 
 def _said(file: ImportFile, of: int) -> ImportEvent:
@@ -120,10 +172,14 @@ def _said(file: ImportFile, of: int) -> ImportEvent:
 async def _to_its_end(work: Awaitable[None]) -> None:
     """Await it, even when this task is cancelled meanwhile: what is stored is to be said before the run ends here."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
-            logger.warning("a file was not done: %s", task.exception())
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:  # a stop, and then trouble with the log, or a shutdown
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and task.exception() is not None:
+        logger.warning("a file was not done: %s", task.exception())
+    raise cancelled

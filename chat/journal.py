@@ -98,11 +98,23 @@ class Journal:
             ChatError: the run's log cannot be written, or the run was given to another process.
         """
         while live.trouble is None and (live.pending or live.run.id in self._taken):
-            landing = asyncio.get_running_loop().create_future()
-            self._landings.append(landing)
-            await landing
+            await self._landing()
         if live.trouble is not None:
             raise live.trouble
+
+    async def recover(self, live: LiveRun) -> None:
+        """End a run's trouble: return when all that it has said so far is committed, and it may say more.
+
+        Raises:
+            ChatError: as :meth:`landed`, after which this may be tried again; the store's, while it is out of reach.
+        """
+        while live.run.id in self._dirty or live.run.id in self._taken:
+            await self._landing()
+        if live.trouble is not None and live.owned:
+            await self._rebase(live)
+            if live.pending:
+                self._enqueue(live, len(live.pending))
+        await self.landed(live)
 
     async def settle(self, live: LiveRun, terminal: Terminal) -> bool:
         """End the run with everything that waits before; False if it was not ours any more.
@@ -151,6 +163,11 @@ class Journal:
         self._waiting += count
         if self._waiting >= self._capacity:
             self._room.clear()
+
+    async def _landing(self) -> None:
+        landing = asyncio.get_running_loop().create_future()
+        self._landings.append(landing)
+        await landing
 
     def _land(self) -> None:
         landings, self._landings = self._landings, []

@@ -221,8 +221,8 @@ class LiveRuns:
     def own(self, run: Run) -> LiveRun:
         """Hold a run that this process has just started or taken over."""
         live = self._runs.get(run.id)
-        if live is None or live.owned:
-            if live is not None:  # this process was thought dead, and takes its own run over
+        if live is None or live.owned or live.closed:
+            if live is not None and live.owned:  # this process was thought dead, and takes its own run over
                 live.lose()
             live = self._runs[run.id] = LiveRun(run, owned=True)
         live.run, live.owned, live.whole = run, True, run.epoch == 1

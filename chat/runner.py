@@ -38,7 +38,9 @@ class Generates(Protocol):
 
     async def generate(self, live: LiveRun) -> Terminal | None: ...
 
-    async def recover_usage(self, live: LiveRun) -> None: ...
+    def leave(self, live: LiveRun) -> None: ...
+
+    async def complete(self, live: LiveRun) -> None: ...
 
 
 _Generate: TypeAlias = Callable[[LiveRun], Coroutine[Any, Any, Terminal | None]]
@@ -172,10 +174,17 @@ class Runner:
         ended: Terminal | None = None
         try:
             await asyncio.wait({job.generating})
+            while self._waits_on(job):
+                job.generating = asyncio.create_task(self._when_there_again(job.live))
+                job.live.on_trouble = job.generating.cancel
+                await asyncio.wait({job.generating})
             terminal = self._terminal(job)
-            if terminal is None and job.live.owned and not job.generating.cancelled():
-                job.put_off = True
-                await self._give_away(job.live)
+            if terminal is None and job.live.owned:
+                if job.generating.cancelled() or job.generating.exception() is not None:
+                    self._generations[job.live.run.kind].leave(job.live)
+                else:
+                    job.put_off = True
+                    await self._give_away(job.live)
             elif terminal is not None and (ended := await self._settle(job.live, terminal)) is not None:
                 logger.info("run ended", extra={"run_id": job.live.run.id, "outcome": type(terminal).__name__})
                 self._on_end(job.live, ended)
@@ -187,10 +196,26 @@ class Runner:
             if job.live.closed:
                 self._live.drop(job.live)
 
+    def _waits_on(self, job: _Job) -> bool:
+        """Whether the run is only to wait for the store."""
+        return _can_wait(job) and job.live.owned and job.stop_reason is None and not self._finishing
+
+    async def _when_there_again(self, live: LiveRun) -> Terminal | None:
+        """Generate what is missing, as soon as the store can be reached."""
+        logger.warning("a run waits for the store, as long as it takes", extra={"run_id": live.run.id})
+        pauses = chain(SETTLE_PAUSES, repeat(SETTLE_PAUSES[-1]))
+        while True:
+            await asyncio.sleep(next(pauses))
+            with suppress(StoreUnavailableError):
+                await self._journal.recover(live)
+                return await self._generate(live)
+
     def _terminal(self, job: _Job) -> Terminal | None:
         """How the generation ended; None if the run goes on elsewhere."""
         if not job.live.owned:
             return None
+        if _can_wait(job):
+            return None if job.stop_reason is None else RunCancelled(job.stop_reason)
         if job.generating.cancelled():
             if job.stop_reason is not None:
                 return RunCancelled(job.stop_reason)
@@ -221,7 +246,7 @@ class Runner:
             try:
                 if not live.whole:  # stopped before it was read: what is stored of it is the answer's beginning
                     await self._live.load(live)
-                await self._recover_usage(live)
+                await self._complete(live)
                 shares = live.spending.shares(live.said)
                 live.shares, usage = priced(shares, self._prices), total_of(shares)
                 ended = replace(terminal, usage=usage)
@@ -233,11 +258,20 @@ class Runner:
                 logger.warning("a run's end waits for the store: %s", error.code, extra={"run_id": live.run.id})
                 await asyncio.sleep(next(pauses))
 
-    async def _recover_usage(self, live: LiveRun) -> None:
-        """What made the generation break may do so again here; then earlier owners' usage is left out of the end."""
+    async def _complete(self, live: LiveRun) -> None:
+        """What made the generation break may do so again here; then what only earlier owners knew is left out."""
         try:
-            await self._generations[live.run.kind].recover_usage(live)
+            await self._generations[live.run.kind].complete(live)
         except (StoreUnavailableError, StoreCorruptError):
             raise
         except Exception:
-            logger.exception("what a run has used could not be counted", extra={"run_id": live.run.id})
+            logger.exception("what a run's end lacks could not be added", extra={"run_id": live.run.id})
+
+
+def _can_wait(job: _Job) -> bool:
+    """Whether the generation has ended for want of the store alone, and can go on when that is there again.
+
+    All that an import needs is stored; what a model goes on saying is not.
+    """
+    missing = job.live.trouble if job.generating.cancelled() else job.generating.exception()
+    return job.live.run.kind is RunKind.IMPORT and isinstance(missing, StoreUnavailableError)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from chat.commands import Claim
+from chat.commands import Claim, Started
 from chat.documents import Document
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.imports import NewImport, refusal_of
 from chat.intake import File, digest_of, media_type_of
+from chat.runs import Cursor, RunKind
 from chat.sessions import NewSession
 from handlers.answers import begun, claim_of, prefers_async
 from handlers.bodies import DocumentBody, DocumentsQuery, UploadBody, body_of, query_of
@@ -72,13 +73,31 @@ async def _import(
         files=[(file, refusal_of(service_of(request).intake, file)) for file in files],
         claim=claim,
     )
-    start = await begun(request, new)
+    cursor = cursor_of(request)
+    start = await begun(request, new) if cursor is None else await _attached(request, cursor)
     if streams:
-        return await follow(request, start.run.id, 0, FORMATS["events"], replayed=start.replayed)
+        seen = 0 if cursor is None else cursor.seq
+        try:
+            return await follow(request, start.run.id, seen, FORMATS["events"], replayed=start.replayed)
+        except ChatError:  # such as that no stream is free
+            if not start.created:
+                raise  # else who is told of a refusal would bring all once more
     headers = run_headers(start.run, replayed=start.replayed) | {"Location": f"/runs/{start.run.id}"}
     headers |= {"Preference-Applied": "respond-async"} if prefers_async(request) else {}
     view: RunView = {**run_view(start.run), "events_url": await followed_at(request, start.run)}
     return JSONResponse(view, 202, headers)
+
+
+async def _attached(request: Request, cursor: Cursor) -> Started:
+    """The import that the client has seen part of: it repeats its request to go on behind that.
+
+    Raises:
+        ChatError: ``not_found``, ``cursor_mismatch``.
+    """
+    run = await engine_of(request).run(cursor.run_id)
+    if run.kind is not RunKind.IMPORT:
+        raise ChatError("cursor_mismatch", "Last-Event-ID belongs to a run that is no import.")
+    return Started(run, created=False, replayed=True)
 
 
 async def list_documents(request: Request) -> Response:

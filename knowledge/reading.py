@@ -59,7 +59,7 @@ class Reader:
             raise _too_long()
         if status:
             logger.error("a document could not be taken apart: status %s", status)
-            raise ChatError("document_unreadable", "The document could not be taken apart.")
+            raise _not_taken_apart()
         return chunks
 
 
@@ -98,7 +98,7 @@ async def _answer(process: Process, head: bytes, data: bytes) -> list[Chunk]:
     """What it says to this document.
 
     Raises:
-        ChatError: it refuses it, or has more to say than is listened to.
+        ChatError: it refuses it, has more to say than is listened to, or was ended in the middle of a line.
     """
     assert process.stdin is not None
     assert process.stdout is not None
@@ -113,13 +113,21 @@ async def _answer(process: Process, head: bytes, data: bytes) -> list[Chunk]:
         size += len(line)
         if size > ANSWER_BYTES:
             raise ChatError("document_too_large", f"The document's passages have more than {ANSWER_BYTES:,} bytes.")
-        said = json.loads(line)
+        try:
+            said = json.loads(line)
+        except ValueError:  # it was ended while it wrote this
+            logger.error("a document could not be taken apart: what was said of it is no JSON")
+            raise _not_taken_apart() from None
         if isinstance(said, dict):
             raise ChatError(said["code"], said["message"])
         chunks.append(Chunk(*said))
         if not len(chunks) % LINES:
             await asyncio.sleep(0)  # what is there already is read without a pause
     return chunks
+
+
+def _not_taken_apart() -> ChatError:
+    return ChatError("document_unreadable", "The document could not be taken apart.")
 
 
 def _too_long() -> ChatError:

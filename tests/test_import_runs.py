@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chat import importing
+from chat import importing, patience, runner
 from chat.commands import Claim
 from chat.documents import Chunk
 from chat.engine import Engine
@@ -31,8 +32,9 @@ from chat.intake import File, Intake
 from chat.runs import Run, RunKind, RunStatus
 from chat.sessions import NewSession
 from store.sql import SqlStore
-from tests.patience import soon
-from tests.scripted import ScriptedModel, engine_on, everything, message
+from tests.patience import PATIENCE, soon
+from tests.scripted import ScriptedModel, engine_on, everything, message, opened, unsteady
+from tests.store import sites
 
 DONE = completed("", "stop")
 
@@ -57,6 +59,11 @@ class Gated:
             raise ChatError("document_unreadable", "No.")
         self.read.append(data)
         return [Chunk("paragraph 1", data.decode())] if data.strip() else []
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SETTLE_PAUSES", (0.001, 0.01))
 
 
 INTAKE = Intake(Gated(), 100, 5)
@@ -263,6 +270,164 @@ async def test_key_stands_for_one_import(file: Path, model: ScriptedModel, intak
         assert await documents(engine) == ["1.txt"]
 
 
+# --- what goes wrong
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "READ_SECONDS", 0.0)
+
+
+async def log_of(engine: Engine, run_id: str) -> list[object]:
+    """What it says up to its end; who follows a run in trouble is sent away."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return said(await everything(engine, run_id))
+            except StoreUnavailableError:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_import_waits_for_its_files_as_long_as_it_takes(
+    file: Path, model: ScriptedModel, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        for name in ("import_files", "import_content", "import_document", "import_refused"):
+            monkeypatch.setattr(engine.store, name, failing(getattr(engine.store, name), StoreUnavailableError(), 3))
+        monkeypatch.setattr(engine.store, "beat", failing(engine.store.beat, StoreUnavailableError(), 3))
+        run = (await engine.start(files("Tea", "bad", "Milk"))).run
+        assert await log_of(engine, run.id) == [
+            ImportStarted, "1.txt", ("2.txt", "document_unreadable"), "3.txt", RunCompleted,
+        ]  # fmt: skip
+        assert await documents(engine) == ["1.txt", "3.txt"]
+
+
+def failing(method: Any, error: Exception, times: int) -> Any:
+    """The method, which fails at first."""
+    left = [error] * times
+
+    async def fails(*arguments: Any) -> Any:
+        if left:
+            raise left.pop()
+        return await method(*arguments)
+
+    return fails
+
+
+async def in_trouble(engine: Engine, reader: Gated, *, done_anyway: bool = False) -> Run:
+    """An import of three files whose first is told of, and whose second is stored and cannot be told of."""
+    store = unsteady(engine)
+    run = (await engine.start(files("Tea", "wait", "Milk"))).run
+    await soon(reader.waiting.wait())
+    await shown(engine, run.id, 2)
+    store.begun.clear()
+    store.fault, store.done_anyway = StoreUnavailableError(), done_anyway
+    reader.gate.set()
+    await soon(store.begun.wait())
+    return run
+
+
+@pytest.mark.parametrize("done_anyway", [False, True])
+async def test_import_whose_log_cannot_be_written_goes_on_when_it_can(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake, done_anyway: bool
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        run = await in_trouble(engine, reader, done_anyway=done_anyway)
+        unsteady(engine).fault = None
+        assert await log_of(engine, run.id) == [ImportStarted, "1.txt", "2.txt", "3.txt", RunCompleted]
+        assert await documents(engine) == ["1.txt", "2.txt", "3.txt"]
+
+
+async def test_import_whose_log_cannot_be_written_for_long_goes_on_all_the_same(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        run = await in_trouble(engine, reader)
+        store = unsteady(engine)
+        for _ in range(3):
+            store.begun.clear()
+            await soon(store.begun.wait())
+        store.fault = None
+        assert await log_of(engine, run.id) == [ImportStarted, "1.txt", "2.txt", "3.txt", RunCompleted]
+
+
+async def test_import_that_waits_for_the_store_can_be_stopped(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        run = await in_trouble(engine, reader)
+        assert engine._runner.stop(run.id, "requested")
+        unsteady(engine).fault = None
+        assert await log_of(engine, run.id) == [ImportStarted, "1.txt", "2.txt", RunCancelled]
+        assert await documents(engine) == ["1.txt", "2.txt"]
+
+
+async def test_import_that_waits_for_the_store_when_its_process_stops_goes_on_in_the_next(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        run = await in_trouble(engine, reader)
+    async with engine_on(file, model, intake=intake) as engine:
+        assert await log_of(engine, run.id) == [ImportStarted, "1.txt", Seam, "2.txt", "3.txt", RunCompleted]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_file_that_nobody_can_take_apart_does_not_take_the_others_along(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(reader, "chunks", failing(reader.chunks, OSError("no process to be had"), times))
+    async with engine_on(file, model, intake=intake) as engine:
+        run = (await engine.start(files("Tea", "Milk"))).run
+        first = "1.txt" if times < importing.TRIES else ("1.txt", "internal")
+        assert said(await everything(engine, run.id)) == [ImportStarted, first, "2.txt", RunCompleted]
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("error", [RuntimeError("deadlock"), StoreUnavailableError()])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_file_that_the_store_does_not_take_does_not_take_the_others_along(
+    file: Path,
+    model: ScriptedModel,
+    intake: Intake,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    times: int,
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        monkeypatch.setattr(engine.store, "import_document", failing(engine.store.import_document, error, times))
+        run = (await engine.start(files("Tea", "Milk"))).run
+        first = "1.txt" if times < importing.TRIES else ("1.txt", "internal")
+        assert said(await everything(engine, run.id)) == [ImportStarted, first, "2.txt", RunCompleted]
+    assert caplog.messages.count("file 1 of an import broke") == times
+
+
+async def test_document_that_is_being_stored_is_waited_for_however_often_its_import_is_cancelled(
+    file: Path, model: ScriptedModel, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        storing, gate, store = asyncio.Event(), asyncio.Event(), engine.store.import_document
+
+        async def slow(*arguments: Any) -> object:
+            storing.set()
+            await gate.wait()
+            return await store(*arguments)
+
+        monkeypatch.setattr(engine.store, "import_document", slow)
+        run = (await engine.start(files("Tea", "Milk"))).run
+        await soon(storing.wait())
+        job = engine._runner._jobs[run.id]
+        assert engine._runner.stop(run.id, "requested")
+        for _ in range(3):
+            await asyncio.sleep(0)
+            assert job.generating.cancel()
+        await asyncio.sleep(0)
+        assert not job.generating.done()
+        gate.set()
+        assert said(await everything(engine, run.id)) == [ImportStarted, "1.txt", RunCancelled]
+
+
 # --- its session is no conversation
 
 
@@ -338,17 +503,73 @@ async def test_import_that_was_never_begun_begins(file: Path, model: ScriptedMod
 async def test_import_that_gets_no_further_is_given_up(
     file: Path, model: ScriptedModel, reader: Gated, intake: Intake
 ) -> None:
-    new = files("Tea", "wait")
-    async with engine_on(file, model, intake=intake) as engine:
-        run = (await engine.start(new)).run
-        await soon(reader.waiting.wait())
-    for seams in range(1, importing.TAKEOVERS + 1):
-        async with engine_on(file, model, intake=intake) as engine:
-            await shown(engine, run.id, 2 + seams)
+    run, log = await left_by_a_crash(file, intake)
+    for _ in range(importing.TAKEOVERS):
+        async with opened(file) as dead:
+            [taken] = await dead.claim()
+            await dead.commit([sites.said(taken, Seam(taken.epoch), before=log)])
+            log.append(Seam(taken.epoch))
     async with engine_on(file, model, intake=intake) as engine:
         events = await everything(engine, run.id)
-        assert said(events) == [ImportStarted, "1.txt", *[Seam] * importing.TAKEOVERS, RunInterrupted]
+        assert said(events) == [ImportStarted, *[Seam] * importing.TAKEOVERS, "1.txt", RunInterrupted]
         assert await documents(engine) == ["1.txt"]
+
+
+async def left_by_a_crash(file: Path, intake: Intake, *log: Event) -> tuple[Run, list[Event]]:
+    """An import of two files by a process that died when it had stored the first, and not said so; and its log."""
+    log = log or (ImportStarted(2, 7),)
+    async with opened(file) as dead:
+        run = (await dead.start_import(files("Tea", "Milk"))).run
+        document = await intake.document(File("1.txt", "1.txt", "text/plain", b"Tea"), "box", "ann")
+        await dead.import_document(run, 1, document, 0)
+        await dead.commit([sites.said(run, *log)])
+    return run, list(log)
+
+
+async def test_import_survives_any_number_of_processes_that_are_stopped_in_order(
+    file: Path, model: ScriptedModel, reader: Gated, intake: Intake
+) -> None:
+    new, times = files("Tea", "wait"), importing.TAKEOVERS + 2
+    for stopped in range(times):
+        async with engine_on(file, model, intake=intake) as engine:
+            if not stopped:
+                run = (await engine.start(new)).run
+            reader.waiting.clear()
+            await soon(reader.waiting.wait())
+            await shown(engine, run.id, 2 + stopped)
+    reader.gate.set()
+    async with engine_on(file, model, intake=intake) as engine:
+        assert said(await everything(engine, run.id)) == [
+            ImportStarted, "1.txt", *[Seam] * times, "2.txt", RunCompleted,
+        ]  # fmt: skip
+
+
+async def test_import_that_is_stopped_as_soon_as_it_is_taken_over_tells_of_what_is_done(
+    file: Path, model: ScriptedModel, intake: Intake
+) -> None:
+    async with engine_on(file, model, intake=intake, lease=3600) as engine:
+        first = (await engine.start(files("Milk"))).run
+        await everything(engine, first.id)  # the upkeep has claimed by now, and will not again
+        run, _ = await left_by_a_crash(file, intake)
+        [taken] = await engine.store.claim()
+        engine._runner.launch(taken)
+        assert engine._runner.stop(run.id, "requested")
+        events = await everything(engine, run.id)
+        assert said(events) == [ImportStarted, "1.txt", RunCancelled]
+        assert isinstance(events[1], ImportDocument)
+        assert await engine.store.document(events[1].document) is not None
+
+
+async def test_import_of_which_nothing_was_said_tells_of_what_is_done_when_it_is_stopped(
+    file: Path, model: ScriptedModel, intake: Intake
+) -> None:
+    async with engine_on(file, model, intake=intake) as engine:
+        new = files("x" * 101, "Tea")
+        started = await engine._start(new)
+        assert engine._runner.stop(started.run.id, "requested")
+        assert said(await everything(engine, started.run.id)) == [
+            ImportStarted, ("1.txt", "document_too_large"), RunCancelled,
+        ]  # fmt: skip
 
 
 async def test_who_has_lost_an_import_stores_nothing_of_it(

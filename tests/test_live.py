@@ -174,6 +174,15 @@ async def test_run_that_this_process_takes_from_itself_begins_anew() -> None:
     assert lives.owned("run_1") is after
 
 
+async def test_run_that_was_lost_is_none_of_those_that_this_process_takes_again() -> None:
+    lives = LiveRuns(Ledger())
+    before = lives.own(running())
+    lives.lose_all_but(-1)
+    after = lives.own(running(epoch=2))
+    assert after is not before
+    assert (after.owned, after.closed, after.trouble) == (True, False, None)
+
+
 # --- those of others
 
 

@@ -130,7 +130,7 @@ async def test_generation_that_breaks_after_a_crash_ends_too(
     async with engine_on(file, ScriptedModel()) as engine:
         log = await soon(everything(engine, run.id))
     assert log == [HI, Seam(2), RunFailed("internal", "Internal error", retryable=True)]
-    assert "what a run has used could not be counted" in caplog.messages
+    assert "what a run's end lacks could not be added" in caplog.messages
 
 
 async def test_answer_that_cannot_be_stored_is_stopped_and_settled_when_the_store_is_back(

@@ -2,7 +2,7 @@
 
 from handlers.bodies import DocumentBody, DocumentsQuery, UploadBody
 from handlers.listings import DocumentsView, DocumentView
-from handlers.openapi.operation import BODY, STORE, STREAM, Answer, Operation
+from handlers.openapi.operation import ASKING, BODY, FOLLOW, SEEN, STORE, Answer, Operation
 from handlers.views import RunView
 
 IMPORTING = ("X-User-Id", "X-Run-Id", "Location", "Idempotency-Replayed")
@@ -17,7 +17,7 @@ DOCUMENTS = {
         "goes on when this process dies, and tells of every file; one that is refused does not end the others.",
         body=DocumentBody,
         form=UploadBody,
-        headers=("Idempotency-Key", "Prefer", "traceparent", "tracestate"),
+        headers=ASKING,
         answers={
             201: Answer(
                 description="The new document, or that of the same request before.",
@@ -25,15 +25,18 @@ DOCUMENTS = {
                 headers=("Location", "Idempotency-Replayed"),
             ),
             202: Answer(
-                description="Several files, or `Prefer: respond-async`: they are stored, and a run imports them.",
+                description="Several files, or `Prefer: respond-async`: they are stored, and a run imports them. "
+                "Also where a stream was asked for and there is none to be had.",
                 view=RunView,
                 headers=(*IMPORTING, "Preference-Applied"),
             ),
             200: Answer(
-                description="The same with `Accept: text/event-stream`: what the run's log says, up to its end.",
+                description="The same with `Accept: text/event-stream`: what the run's log says, up to its end; with "
+                "`Last-Event-ID` of an import what comes behind that, and nothing is imported anew.",
                 streams=("imported",),
                 headers=IMPORTING,
             ),
+            204: SEEN,
         },
         raises=(
             *BODY,
@@ -48,8 +51,8 @@ DOCUMENTS = {
             "idempotency_conflict",
             "too_many_runs",
             "budget_spent",
-            *STREAM,
-            *STORE,
+            "cursor_mismatch",
+            *FOLLOW,
         ),
     ),
     "GET /documents": Operation(

@@ -148,6 +148,65 @@ async def test_import_is_no_conversation_and_no_answer(client: Client) -> None:
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "completed")
 
 
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "once"}])
+async def test_request_that_is_repeated_goes_on_behind_what_was_seen(client: Client, key: dict[str, str]) -> None:
+    asked: dict[str, Any] = {"data": SHARED, "files": BOTH}
+    first = await client.post("/documents", **asked, headers=STREAM | key)
+    run_id = first.headers["X-Run-Id"]
+    names = [name for name, _ in events_in(first.text)]
+    for seq in range(1, 4):
+        seen = {"Last-Event-ID": f"{run_id}.{seq}"}
+        again = await client.post("/documents", **asked, headers=STREAM | key | seen)
+        assert (again.headers["X-Run-Id"], again.headers["Idempotency-Replayed"]) == (run_id, "true")
+        assert [name for name, _ in events_in(again.text)][1:] == names[seq + 1 :]
+    last = {"Last-Event-ID": f"{run_id}.4"}
+    assert (await client.post("/documents", **asked, headers=STREAM | key | last)).status_code == 204
+    waiting = await client.post("/documents", **asked, headers=ASYNC | last)
+    assert (waiting.status_code, waiting.json()["run_id"]) == (202, run_id)
+    assert await titles(client) == ["1.md", "2.md"]
+
+
+@pytest.mark.parametrize(
+    ("cursor", "status", "code"),
+    [
+        ("{chat}.1", 409, "cursor_mismatch"),
+        ("{run}.9", 409, "cursor_ahead"),
+        ("run_unknown.1", 404, "not_found"),
+        ("nonsense", 400, "invalid_cursor"),
+    ],
+)
+async def test_cursor_that_leads_nowhere_imports_nothing(client: Client, cursor: str, status: int, code: str) -> None:
+    run = (await client.post("/documents", json=TEXT, headers=STREAM)).headers["X-Run-Id"]
+    chat = (await client.post("/chat", json={"message": "Hi"})).headers["X-Run-Id"]
+    headers = STREAM | {"Last-Event-ID": cursor.format(run=run, chat=chat)}
+    refused = await client.post("/documents", json=TEXT, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert await titles(client) == ["Handbook"]
+
+
+async def test_cursor_of_anothers_import_leads_nowhere(tmp_path: Path) -> None:
+    async with served(tmp_path, auth="keys") as client:
+        front = await made(client, "front")
+        ann, bob = front | {"X-User-Id": "ann"}, front | {"X-User-Id": "bob"}
+        run_id = (await client.post("/documents", json=TEXT, headers=STREAM | ann)).headers["X-Run-Id"]
+        seen = STREAM | {"Last-Event-ID": f"{run_id}.1"}
+        assert (await client.post("/documents", json=TEXT, headers=seen | bob)).status_code == 404
+        assert (await client.post("/documents", json=TEXT, headers=seen | ann)).status_code == 200
+
+
+async def test_import_for_which_there_is_no_stream_is_begun_and_not_refused(tmp_path: Path) -> None:
+    async with served(tmp_path, max_streams=1) as client:
+        leave = client.app.state.limits.seat(None, None)
+        response = await client.post("/documents", data=SHARED, files=BOTH, headers=STREAM)
+        run_id = response.json()["run_id"]
+        assert (response.status_code, response.headers["Location"]) == (202, f"/runs/{run_id}")
+        again = await client.post("/documents", json=TEXT, headers=STREAM | {"Last-Event-ID": f"{run_id}.0"})
+        assert (again.status_code, again.json()["code"]) == (503, "service_full")
+        leave()
+        assert (await log_of(client, run_id))[-1][0] == "run.completed"
+        assert await titles(client) == ["1.md", "2.md"]
+
+
 async def test_imports_count_as_runs(tmp_path: Path) -> None:
     async with served(tmp_path, run_rate="1/hour", unlimited_addresses="0") as client:
         assert (await client.post("/documents", data=SHARED, files=BOTH)).status_code == 202

@@ -107,6 +107,7 @@ def post(path: str, json: Any = None, **more: Any) -> Ask:
 
 SEEN = {"Last-Event-ID": "{run}.1"}
 HI = {"message": WORDS}
+TEXT = {"text": WORDS, "title": "Another", "collection": "handbook"}
 TURNS = [{"role": "user", "content": WORDS}]
 PARTS = [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": WORDS}]}]
 YES = {"type": "tool-x", "state": "approval-responded", "approval": {"id": "{run}.call_1", "approved": True}}
@@ -226,6 +227,7 @@ OWNED: Mapping[str, Sequence[Ask]] = {
         get("/v1/responses/{response}?stream=true"),
         get("/v1/responses/{response}?stream=true&starting_after=1"),
     ],
+    "POST /documents": [post("/documents", TEXT, headers=SEEN | {"Accept": "text/event-stream"})],
     "POST /v1/responses/{response_id}/cancel": [post("/v1/responses/{coming}/cancel")],
 }
 
@@ -234,7 +236,6 @@ NOBODYS = {
     "POST /doctor/stream",
     "GET /models",
     "GET /templates",
-    "POST /documents",
     "GET /v1/models",
     "GET /v1/models/{model:path}",
 }

@@ -162,9 +162,9 @@ async def test_what_is_made_to_take_long_does_not(data: bytes, media_type: str) 
 class Said:
     """A process that has said this already, and was asked nothing."""
 
-    def __init__(self, *lines: object) -> None:
+    def __init__(self, *lines: object, end: bytes = b"") -> None:
         self.stdout = asyncio.StreamReader()
-        self.stdout.feed_data(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        self.stdout.feed_data(b"".join(json.dumps(line).encode() + b"\n" for line in lines) + end)
         self.stdout.feed_eof()
         self.stdin = SimpleNamespace(write=lambda data: None, drain=self.drain, close=lambda: None)
 
@@ -190,6 +190,13 @@ async def test_of_passages_no_more_is_taken_than_a_limit(monkeypatch: pytest.Mon
     monkeypatch.setattr(reading, "ANSWER_BYTES", 100)
     process = Said(*said)
     with pytest.raises(ChatError, match=r"document_too_large: .* 100 bytes"):
+        await _answer(process, b"", b"")
+
+
+@pytest.mark.parametrize("said", [b'["page 1", "te', b'["page 1", "\xf0\x9f', b'{"code'])
+async def test_process_that_is_ended_in_the_middle_of_a_line_is_no_crash(said: bytes) -> None:
+    process: Any = Said(["page 1", "tea"], end=said)
+    with pytest.raises(ChatError, match=r"document_unreadable: .* could not be taken apart"):
         await _answer(process, b"", b"")
 
 
