@@ -43,11 +43,11 @@ from store.sqlite_database import Database as SqliteDatabase
 from store.transfer import FORMAT, KINDS, NUMBER, PAGE_ROWS, SMALL, TEXT, TransferError
 from store.transfer_command import main
 from tests.embedding import about
+from tests.importing import INTAKE, files
 from tests.postgres import emptied, opened_store, rows
 from tests.scripted import message
 from tests.store.files import opened_store as opened_file
 from tests.store.sites import logged, said
-from tests.test_import_runs import INTAKE, files
 
 Lines = list[bytes]
 
