@@ -164,7 +164,7 @@ class DocumentReader(Protocol):
         ``media_type`` is one of :attr:`media_types`. Text is in UTF-8, or in UTF-16 with a byte order mark.
 
         Raises:
-            ChatError: ``document_unreadable``.
+            ChatError: a code that begins with ``document_``; ``service_full`` where that says nothing of the document.
         """
         ...
 

@@ -114,7 +114,9 @@ class Importing:
             try:
                 return await intake.document(taken, file.collection, file.user_id)
             except ChatError as error:
-                return Refusal(error.code, error.message)
+                if error.code != "service_full":
+                    return Refusal(error.code, error.message)
+                _broke(run, file.number)
             except Exception:  # such as that there is no process to be had: it must not take the other files along
                 _broke(run, file.number)
         return _BROKEN

@@ -33,6 +33,11 @@ LINES = 100
 INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT")
 """All of our environment that it gets: what an interpreter may need to start. The service's keys are there, too."""
 
+ENDED_FROM_OUTSIDE = [
+    getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM") if hasattr(signal, name)
+]
+"""Signals that say nothing of the document: the machine is short of memory, or shuts down."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 logger = logging.getLogger(__name__)
@@ -57,6 +62,9 @@ class Reader:
                 raise _too_long() from None
         if sys.platform != "win32" and status == -signal.SIGXCPU:
             raise _too_long()
+        if -status in ENDED_FROM_OUTSIDE:
+            logger.warning("what took a document apart was ended by signal %s", -status)
+            raise _not_now()
         if status:
             logger.error("a document could not be taken apart: status %s", status)
             raise _not_taken_apart()
@@ -66,18 +74,22 @@ class Reader:
 @asynccontextmanager
 async def _worker() -> AsyncIterator[Process]:
     """Start one; on the way out nothing of it stays behind."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "knowledge.worker",
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,  # a traceback may show what the document says
-        cwd=_ROOT,
-        env={name: os.environ[name] for name in INHERITED if name in os.environ},
-        start_new_session=True,  # Ctrl-C is for us; and the whole group can be ended
-        limit=LINE_BYTES,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "knowledge.worker",
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,  # a traceback may show what the document says
+            cwd=_ROOT,
+            env={name: os.environ[name] for name in INHERITED if name in os.environ},
+            start_new_session=True,  # Ctrl-C is for us; and the whole group can be ended
+            limit=LINE_BYTES,
+        )
+    except OSError as error:  # no process, memory or descriptor is left
+        logger.warning("no process for a document: %s", error)
+        raise _not_now() from error
     try:
         yield process
     finally:
@@ -124,6 +136,10 @@ async def _answer(process: Process, head: bytes, data: bytes) -> list[Chunk]:
         if not len(chunks) % LINES:
             await asyncio.sleep(0)  # what is there already is read without a pause
     return chunks
+
+
+def _not_now() -> ChatError:
+    return ChatError("service_full", "The document cannot be taken apart now; ask again in a moment.", retry_after=2.0)
 
 
 def _not_taken_apart() -> ChatError:

@@ -10,7 +10,7 @@ import pytest
 from chat import importing, patience, runner
 from chat.commits import Append, Committed
 from chat.engine import Engine
-from chat.errors import StoreUnavailableError
+from chat.errors import ChatError, StoreUnavailableError
 from chat.events import (
     ImportStarted,
     RunCancelled,
@@ -141,11 +141,18 @@ async def test_import_that_waits_for_the_store_when_its_process_stops_goes_on_in
         assert await log_of(engine, run.id) == [ImportStarted, "1.txt", Seam, "2.txt", "3.txt", RunCompleted]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), ChatError("service_full", "There is no process.")])
 @pytest.mark.parametrize("times", [1, 2])
 async def test_file_that_nobody_can_take_apart_does_not_take_the_others_along(
-    file: Path, model: ScriptedModel, reader: Gated, intake: Intake, monkeypatch: pytest.MonkeyPatch, times: int
+    file: Path,
+    model: ScriptedModel,
+    reader: Gated,
+    intake: Intake,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    times: int,
 ) -> None:
-    monkeypatch.setattr(reader, "chunks", failing(reader.chunks, OSError("no process to be had"), times))
+    monkeypatch.setattr(reader, "chunks", failing(reader.chunks, error, times))
     async with engine_on(file, model, intake=intake) as engine:
         run = (await engine.start(files("Tea", "Milk"))).run
         first = "1.txt" if times < importing.TRIES else ("1.txt", "internal")

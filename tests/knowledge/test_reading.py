@@ -1,6 +1,7 @@
 """Documents are taken apart beside the service, within limits."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -126,6 +127,23 @@ async def test_process_whose_time_is_up_says_so() -> None:
     os.kill(await soon(_limited_worker()), signal.SIGXCPU)
     with pytest.raises(ChatError, match=r"document_unreadable: .* too long"):
         await soon(reading)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_process_that_is_ended_from_outside_says_nothing_of_the_document(number: signal.Signals) -> None:
+    reading = asyncio.create_task(Reader().chunks(SLOW, "text/html"))
+    os.kill(await soon(_limited_worker()), number)
+    with pytest.raises(ChatError, match="service_full"):
+        await soon(reading)
+
+
+async def test_machine_without_a_process_to_spare_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", none_left)
+    with pytest.raises(ChatError, match="service_full"):
+        await Reader().chunks(b"tea", "text/plain")
 
 
 async def test_what_takes_too_much_memory_is_refused() -> None:
