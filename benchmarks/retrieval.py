@@ -195,7 +195,8 @@ def _fill(file: Path, count: int) -> None:
         for number in range(100):
             name = f"doc_{number:026}"
             db.execute(
-                "INSERT INTO documents VALUES (?, ?, NULL, ?, '', 'text/plain', 0, ?, 0, ?)",
+                """INSERT INTO documents (pos, id, collection, title, media_type, bytes, chunks, created_at, embedded)
+                   VALUES (?, ?, ?, '', 'text/plain', 0, ?, 0, ?)""",
                 (number + 1, name, COLLECTION, count // 100, count // 100),
             )
             positions = range(number * (count // 100) + 1, (number + 1) * (count // 100) + 1)
