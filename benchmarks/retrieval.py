@@ -47,7 +47,7 @@ Search = Callable[[str], Awaitable[Sequence[Passage]]]
 
 
 def run(*, short: bool = False) -> Sequence[Report]:
-    reports = [asyncio.run(_cost(CHUNKS // 20 if short else CHUNKS))]
+    reports = [asyncio.run(cost(CHUNKS // 20 if short else CHUNKS))]
     if PYTHON.exists():
         port = free_port()
         with server([str(PYTHON), "-m", "benchmarks.embeddings", f"--port={port}"], port) as running:
@@ -153,7 +153,7 @@ def _even(text: str) -> str:
 # --- cost -----------------------------------------------------------------------------------------------------
 
 
-async def _cost(count: int) -> Report:
+async def cost(count: int) -> Report:
     """CPU of this process, all its threads together, which does nothing else."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "parley.db"

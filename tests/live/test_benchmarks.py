@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import databases, replicas, takeover
+from benchmarks import databases, replicas, retrieval, takeover
 from benchmarks.cost import Load, run
 from benchmarks.peers import PARLEY_ON_POSTGRES
 from tests.programs import unavailable
@@ -41,6 +41,11 @@ def test_replicas_are_measured_beside_one_another() -> None:
         assert float(str(stored)) > 0
     following = replicas.following(streams=2, seconds=1)
     assert [(row[0], row[3] == "") for row in following.rows] == [(0, True), (1, False), (2, False)]
+
+
+async def test_search_among_vectors_is_measured() -> None:
+    [row] = (await retrieval.cost(500)).rows
+    assert row[0] == "500"
 
 
 def test_takeover_is_measured() -> None:
