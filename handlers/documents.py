@@ -28,6 +28,7 @@ from handlers.views import RunView, run_view
 
 async def create_document(request: Request) -> Response:
     """As JSON with its text, or as a form with its file; several files, or who wants it, start an import."""
+    cursor = cursor_of(request)
     body, files = await _brought(request)
     said = [[file.name, file.title, file.media_type, digest_of(file.data)] for file in files]
     claim = claim_of(request, None, body.collection, body.user_id, said)
@@ -37,7 +38,7 @@ async def create_document(request: Request) -> Response:
     streams = "text/event-stream" in request.headers.get("accept", "")
     imports = len(files) > 1 or streams or prefers_async(request)
     if imports or (claim is not None and await store.claimed(claim) is not None):  # the same, however it is delivered
-        return await _import(request, body, files, claim, streams=streams)
+        return await _import(request, body, files, claim, cursor, streams=streams)
     refuse_over(request)
     with limits_of(request).reading(client_of(request)):
         new = await intake.document(files[0], body.collection, body.user_id)
@@ -62,6 +63,7 @@ async def _import(
     body: DocumentBody | UploadBody,
     files: Sequence[File],
     claim: Claim | None,
+    cursor: Cursor | None,
     *,
     streams: bool,
 ) -> Response:
@@ -73,7 +75,6 @@ async def _import(
         files=[(file, refusal_of(service_of(request).intake, file)) for file in files],
         claim=claim,
     )
-    cursor = cursor_of(request)
     start = await begun(request, new) if cursor is None else await _attached(request, cursor)
     if streams:
         seen = 0 if cursor is None else cursor.seq

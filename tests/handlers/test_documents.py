@@ -91,6 +91,12 @@ async def test_other_encodings_and_bodies_are_refused(client: Client) -> None:
     assert (plain.status_code, plain.json()["code"]) == (415, "unsupported_media_type")
 
 
+async def test_wrong_cursor_is_refused_whatever_is_sent(client: Client) -> None:
+    refused = await client.post("/documents", json=GUIDE, headers={"Last-Event-ID": "nonsense"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor")
+    assert (await client.get("/documents")).json()["documents"] == []
+
+
 async def test_pdf_is_no_text_in_json(client: Client) -> None:
     refused = await client.post("/documents", json=GUIDE | {"media_type": "application/pdf"})
     assert "application/pdf is sent as a file" in refused.json()["detail"]

@@ -145,7 +145,8 @@ async def test_many_chunks_are_left_to_the_operator(
     await embed_all(store)
     [said] = [record.getMessage() for record in caplog.records if "pgvector" in record.getMessage()]
     assert len(await near(store, "tea")) == 2  # by what is in memory
-    await postgres.rows(url, said.partition("Make one: ")[2])
+    for statement in said.partition("Make one: ")[2].split("; "):
+        await postgres.rows(url, statement)
     monkeypatch.setattr(nearest.Shelf, "nearest", None)
     assert len(await near(store, "tea")) == 2
 
