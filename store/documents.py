@@ -9,6 +9,7 @@ from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
 from store.runs import lock_key, run_of_key
+from store.search import INDEX_CHARS, INDEX_MESSAGES, next_ones
 
 _DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at, embedded"
 
@@ -68,6 +69,21 @@ async def add_document(db: Rows, new: NewDocument, most: int) -> Document:
     document = await find_document(db, new.id)
     assert document is not None
     return document
+
+
+async def is_behind(db: Rows) -> bool:
+    """Whether there are chunks that the index of passages does not have."""
+    return bool(await db.rows("SELECT 1 FROM unindexed_chunks LIMIT 1"))
+
+
+async def next_chunks(db: Rows) -> tuple[Sequence[int], bool]:
+    """The chunks that the index takes at once, in order, and whether there may be more."""
+    waiting = await db.rows(
+        "SELECT pos, length(text) FROM unindexed_chunks JOIN chunks USING (pos) ORDER BY pos LIMIT ?",
+        (INDEX_MESSAGES,),
+    )
+    taken = next_ones(waiting, INDEX_CHARS)
+    return taken, len(taken) == INDEX_MESSAGES or len(taken) < len(waiting)
 
 
 async def find_document(db: Rows, document_id: str) -> Document | None:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from chat.commands import Started
 from chat.commits import Append, Committed, Tail
-from chat.documents import Lookup, Passage
 from chat.embeddings import Nearness, Unembedded
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.runs import Run
@@ -23,7 +22,7 @@ from store.postgres_errors import DoubtfulError, FencedError, LostError
 from store.postgres_owners import BuriedError, Owners
 from store.postgres_rows import PostgresRows
 from store.rows import Rows
-from store.sql import SqlStore
+from store.sql import Passages, SqlStore
 
 T = TypeVar("T")
 
@@ -42,6 +41,7 @@ class PostgresStore(SqlStore):
 
     _database: Database
     _owners: Owners
+    _passages: Passages = postgres_documents
 
     def __init__(self, url: str, *, lease: float = 10.0) -> None:
         super().__init__(Database(url, idle=min(TRANSACTION_SECONDS, lease / 2)), Owners(lease=lease))
@@ -149,13 +149,6 @@ class PostgresStore(SqlStore):
         while await self._database.write(postgres_search.index, durable=False):
             pass
 
-    async def passages(self, wanted: Lookup) -> Sequence[Passage]:
-        if not wanted.words:
-            return []
-        if await self._database.read(postgres_documents.behind):
-            await self._index_chunks()
-        return await self._database.read(lambda db: postgres_documents.passages(db, wanted))
-
     async def embed(self, model: str, chunks: Sequence[tuple[Unembedded, Vector]]) -> None:
         await super().embed(model, chunks)
         if not self._near_indexed and chunks:
@@ -166,10 +159,6 @@ class PostgresStore(SqlStore):
     async def _scanned(self, wanted: Nearness, chunks: int) -> Sequence[int] | None:
         """With pgvector's index, where there is one."""
         return await self._database.read(lambda db: postgres_nearest.scan(db, wanted, chunks))
-
-    async def _index_chunks(self) -> None:
-        while await self._database.write(postgres_documents.index, durable=False):
-            pass
 
     async def _own(
         self, work: Callable[[Rows, int], Coroutine[Any, Any, T]], *, durable: bool, urgent: bool = False

@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 
 from chat.documents import Lookup, Passage
+from store.documents import next_chunks
 from store.postgres_search import vector, word_of
 from store.rarity import COMMON_CHUNKS, longest, rarest
 from store.rows import Rows
-from store.search import INDEX_CHARS, INDEX_MESSAGES, next_ones
 from store.snippets import words_in
 
 RANKED_CHUNKS = 2_500
@@ -65,19 +65,10 @@ _BEST = f"""
 """  # noqa: S608  # nosec B608  # no value
 
 
-async def behind(db: Rows) -> bool:
-    """Whether there are chunks that the index does not have."""
-    return bool(await db.rows("SELECT 1 FROM unindexed_chunks LIMIT 1"))
-
-
 async def index(db: Rows) -> bool:
     """Add some chunks to the index; False when there are no more."""
     await db.lock("index of chunks")
-    waiting = await db.rows(
-        "SELECT pos, length(text) FROM unindexed_chunks JOIN chunks USING (pos) ORDER BY pos LIMIT ?",
-        (INDEX_MESSAGES,),
-    )
-    taken = next_ones(waiting, INDEX_CHARS)
+    taken, more = await next_chunks(db)
     if not taken:
         return False
     found = await db.rows(
@@ -98,10 +89,10 @@ async def index(db: Rows) -> bool:
         "INSERT INTO chunk_words VALUES (?, CAST(CAST(? AS TEXT) AS tsvector)) ON CONFLICT DO NOTHING", vectors
     )
     await db.each("DELETE FROM unindexed_chunks WHERE pos = ?", [(pos,) for pos in taken])
-    return len(taken) == INDEX_MESSAGES or len(taken) < len(waiting)
+    return more
 
 
-async def passages(db: Rows, wanted: Lookup) -> Sequence[Passage]:
+async def find(db: Rows, wanted: Lookup) -> Sequence[Passage]:
     scopes = [_scope(wanted.collection, None)]
     scopes += [] if wanted.user_id is None else [_scope(wanted.collection, wanted.user_id)]
     for terms, most in await searches(db, wanted):

@@ -68,8 +68,20 @@ class Owners(Protocol):
         ...
 
 
+class Passages(Protocol):
+    """The index of passages' words, a module of each database. Every function works inside a given transaction."""
+
+    async def index(self, db: Rows) -> bool:
+        """Add some chunks to the index; False when there are no more."""
+        ...
+
+    async def find(self, db: Rows, wanted: Lookup) -> Sequence[Passage]: ...
+
+
 class SqlStore:
     """What does not depend on the database. Starts and ends of runs are durable; deltas survive a killed process."""
+
+    _passages: Passages
 
     def __init__(self, database: Database, owners: Owners) -> None:
         self._database = database
@@ -107,12 +119,17 @@ class SqlStore:
     async def _erase(self) -> None:
         """Leave nothing of what was deleted, as far as the database lets us."""
 
-    @abstractmethod
-    async def passages(self, wanted: Lookup) -> Sequence[Passage]: ...
+    async def passages(self, wanted: Lookup) -> Sequence[Passage]:
+        if not wanted.words:
+            return []
+        if await self._database.read(documents.is_behind):
+            await self._index_chunks()
+        return await self._database.read(lambda db: self._passages.find(db, wanted))
 
-    @abstractmethod
     async def _index_chunks(self) -> None:
         """Bring the index of passages up to date."""
+        while await self._database.write(self._passages.index, durable=False):
+            pass
 
     async def _own(self, work: Callable[[Rows, int], Coroutine[Any, Any, T]], *, durable: bool) -> T:
         """Write as an owner of runs, whose id the work is given."""

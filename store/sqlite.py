@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from chat.documents import Lookup, Passage
 from chat.embeddings import Nearness
 from chat.errors import StoreCorruptError, StoreUnavailableError
 from chat.runs import Run
 from chat.search import Hit, Search
 from chat.sessions import Page
 from store import sqlite_documents, sqlite_search
-from store.sql import SqlStore
+from store.sql import Passages, SqlStore
 from store.sqlite_database import Database
 from store.sqlite_owners import Owners
 
@@ -29,6 +28,7 @@ class SqliteStore(SqlStore):
 
     _database: Database
     _owners: Owners
+    _passages: Passages = sqlite_documents
 
     def __init__(self, path: Path, *, lease: float = 10.0, near: bool = False) -> None:
         super().__init__(Database(path, extended=near), Owners(path, lease=lease))
@@ -95,13 +95,6 @@ class SqliteStore(SqlStore):
             await self._database.write(lambda db: db.rows("UPDATE erasures SET done = ?", erased), durable=False)
             self._erasing = None
 
-    async def passages(self, wanted: Lookup) -> Sequence[Passage]:
-        if not wanted.words:
-            return []
-        if await self._database.read(sqlite_documents.behind):
-            await self._index_chunks()
-        return await self._database.read(lambda db: sqlite_documents.passages(db, wanted))
-
     async def _scanned(self, wanted: Nearness, chunks: int) -> Sequence[int] | None:
         """With sqlite-vec for what there is no room for in memory, which is seventeen times as fast."""
         from store.nearest import CANDIDATES, KEPT_BYTES, signs
@@ -110,7 +103,3 @@ class SqliteStore(SqlStore):
         if not self._database.extended or chunks * len(asked) <= KEPT_BYTES:
             return None
         return await self._database.read(lambda db: sqlite_documents.scan(db, wanted, asked, CANDIDATES))
-
-    async def _index_chunks(self) -> None:
-        while await self._database.write(sqlite_documents.index, durable=False):
-            pass

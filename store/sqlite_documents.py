@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from chat.documents import Lookup, Passage
 from chat.embeddings import Nearness
+from store.documents import next_chunks
 from store.embeddings import READABLE
 from store.rarity import COMMON_CHUNKS, longest, rarest
 from store.rows import Rows
-from store.search import INDEX_CHARS, INDEX_MESSAGES, next_ones
 
 RANKED_CHUNKS = 5_000
 """Chunks that one search ranks: some 2 us each."""
@@ -16,18 +16,9 @@ COUNTED_CHUNKS = 50_000
 """Chunks that are counted to learn how rare a question's words are, all of them together: some 130 ns each."""
 
 
-async def behind(db: Rows) -> bool:
-    """Whether there are chunks that the index does not have."""
-    return bool(await db.rows("SELECT 1 FROM unindexed_chunks LIMIT 1"))
-
-
 async def index(db: Rows) -> bool:
     """Add some chunks to the index; False when there are no more."""
-    waiting = await db.rows(
-        "SELECT pos, length(text) FROM unindexed_chunks JOIN chunks USING (pos) ORDER BY pos LIMIT ?",
-        (INDEX_MESSAGES,),
-    )
-    taken = next_ones(waiting, INDEX_CHARS)
+    taken, more = await next_chunks(db)
     if not taken:
         return False
     await db.rows(
@@ -37,10 +28,10 @@ async def index(db: Rows) -> bool:
         (taken[-1],),
     )
     await db.rows("DELETE FROM unindexed_chunks WHERE pos <= ?", (taken[-1],))
-    return len(taken) == INDEX_MESSAGES or len(taken) < len(waiting)
+    return more
 
 
-async def passages(db: Rows, wanted: Lookup) -> Sequence[Passage]:
+async def find(db: Rows, wanted: Lookup) -> Sequence[Passage]:
     for expression, most in await searches(db, wanted):
         # A heading counts half as much as the text below it, and whose a chunk is nothing.
         found = await db.rows(
