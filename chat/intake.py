@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from chat.documents import DocumentReader, NewDocument
@@ -25,7 +26,7 @@ UNSAID = ("", "application/octet-stream")
 """What programs say of a file that they know nothing of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class File:
     """A document as it comes: its bytes, and the media type that :func:`media_type_of` made out."""
 
@@ -33,6 +34,11 @@ class File:
     title: str
     media_type: str
     data: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells it from another one: the SHA-256 of its bytes, in hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +74,14 @@ class Intake:
         chunks = await self.reader.chunks(file.data, file.media_type)
         if not chunks:
             raise ChatError("document_empty", "There is no text in the document.")
-        media_type, size, digest = file.media_type, len(file.data), digest_of(file.data)
-        return NewDocument(new_id("doc"), user_id, collection, file.title, media_type, size, chunks, digest)
+        media_type, size = file.media_type, len(file.data)
+        return NewDocument(new_id("doc"), user_id, collection, file.title, media_type, size, chunks, file.digest)
 
 
 def media_type_of(name: str, said: str) -> str:
     """What a file is: as ``said``, without parameters, or else by its name. Empty where nobody knows."""
     media_type = said.partition(";")[0].strip().lower()
     return EXTENSIONS.get(PurePosixPath(name).suffix.lower(), media_type) if media_type in UNSAID else media_type
-
-
-def digest_of(data: bytes) -> str:
-    """What tells one file from another: its SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def name_of_file(path: str) -> str:

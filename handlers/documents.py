@@ -10,7 +10,7 @@ from chat.documents import Document
 from chat.errors import ChatError
 from chat.ids import anonymous_user, new_id
 from chat.imports import NewImport, refusal_of
-from chat.intake import File, digest_of, media_type_of
+from chat.intake import File, media_type_of
 from chat.runs import Cursor, RunKind
 from chat.sessions import NewSession
 from handlers.answers import begun, claim_of, prefers_async
@@ -30,7 +30,7 @@ async def create_document(request: Request) -> Response:
     """As JSON with its text, or as a form with its file; several files, or who wants it, start an import."""
     cursor = cursor_of(request)
     body, files = await _brought(request)
-    said = [[file.name, file.title, file.media_type, digest_of(file.data)] for file in files]
+    said = [[file.name, file.title, file.media_type, file.digest] for file in files]
     claim = claim_of(request, None, body.collection, body.user_id, said)
     intake, store = service_of(request).intake, engine_of(request).store
     if claim is not None and (before := await store.claimed_document(claim)) is not None:

@@ -22,7 +22,7 @@ from handlers.clients import Client, Clients
 from handlers.context import count_refusal, engine_of
 from handlers.errors import refusal
 from handlers.identity import NOBODY, identity_of
-from handlers.places import Places
+from handlers.places import Places, held
 from handlers.rates import Rates
 from handlers.wire import wire_of
 
@@ -148,18 +148,12 @@ class Limits:
     @contextmanager
     def starting(self, client: Client | None, engine: Engine) -> Iterator[None]:
         """While a run is being started, it counts as if it were there."""
-        names = {None, client}
-        for name in names:
-            self._starting.take(name)
-        try:
+        with held(*[(self._starting, name) for name in {None, client}]):
             if 0 < self.caps.runs < engine.generating + self._starting.count(None):
                 raise _full("runs", "This service answers as many messages as it can; ask again in a moment.")
             if client is not None and (error := self.too_often(self.starts, client, self._starting.count(client))):
                 raise error
             yield
-        finally:
-            for name in names:
-                self._starting.leave(name)
 
     @contextmanager
     def reading(self, client: Client | None) -> Iterator[None]:
@@ -173,14 +167,9 @@ class Limits:
             raise _refused("rate_limited", message, MOMENT, "documents")
         if self._reading.full(None):
             raise _full("documents", "So many documents are being read that no more can wait; ask again in a moment.")
-        held = [(self._reading, None), *([(self._reading_each, client)] if client is not None else [])]
-        for places, name in held:
-            places.take(name)
-        try:
+        each = [] if client is None else [(self._reading_each, client)]
+        with held((self._reading, None), *each):
             yield
-        finally:
-            for places, name in held:
-                places.leave(name)
 
     async def check(self, client: Client, engine: Engine) -> None:
         """Whether the client may have another run.

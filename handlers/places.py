@@ -1,6 +1,7 @@
 """How many at a time: what a process has open, counted by whose it is."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 
 
 class Places:
@@ -29,3 +30,15 @@ class Places:
             self._taken[name] = left
         else:
             del self._taken[name]
+
+
+@contextmanager
+def held(*wanted: tuple[Places, Hashable]) -> Iterator[None]:
+    """Take these, by their names, and leave them again. Whether they are full is not asked."""
+    for places, name in wanted:
+        places.take(name)
+    try:
+        yield
+    finally:
+        for places, name in wanted:
+            places.leave(name)

@@ -15,7 +15,7 @@ from typing import Protocol, TextIO
 from chat.documents import COLLECTION, Documents
 from chat.errors import ChatError, StoreCorruptError, StoreNewerError, StoreUnavailableError
 from chat.ids import USER_ID
-from chat.intake import EXTENSIONS, TITLE_CHARS, File, Intake, digest_of, media_type_of
+from chat.intake import EXTENSIONS, TITLE_CHARS, File, Intake, media_type_of
 from knowledge.reading import AT_ONCE
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -166,10 +166,9 @@ class _Import:
             raise self._full
         file = self._read(path, title)
         versions = self._known[title]
-        digest = digest_of(file.data)
-        if digest in versions:
+        if file.digest in versions:
             # An earlier run may have been cut off in between, or was not to replace anything.
-            await self._replace([earlier for known, earlier in versions.items() if known != digest])
+            await self._replace([earlier for known, earlier in versions.items() if known != file.digest])
             self.summary.unchanged += 1
             return "unchanged"
         new = await self._intake.document(file, self._given.collection, self._given.user)

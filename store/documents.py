@@ -8,7 +8,7 @@ from chat.documents import Document, KnownDocument, NewDocument
 from chat.errors import ChatError
 from chat.sessions import Page
 from store.rows import Rows, now_ms, page_below
-from store.runs import lock_key, run_of_key
+from store.runs import check_fingerprint, lock_key, run_of_key
 from store.search import INDEX_CHARS, INDEX_MESSAGES, next_ones
 
 _DOCUMENT = "SELECT id, user_id, collection, title, media_type, bytes, chunks, created_at, embedded"
@@ -36,8 +36,7 @@ async def find_claimed(db: Rows, claim: Claim) -> Document | None:
     if not found:
         return None
     fingerprint, document_id = found[0]
-    if fingerprint != claim.fingerprint:
-        raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
+    check_fingerprint(claim, fingerprint)
     return await find_document(db, document_id)
 
 

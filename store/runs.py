@@ -115,13 +115,18 @@ async def claimed(db: Rows, claim: Claim) -> Started | None:
     if not found:
         return None
     fingerprint, run_id = found[0]
-    if fingerprint != claim.fingerprint:
-        raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
+    check_fingerprint(claim, fingerprint)
     run = await find_run(db, run_id)
     assert run is not None  # a claim is deleted with its run
     if not (claim.lasting or run.status.active or run.status is RunStatus.COMPLETED):
         return None
     return Started(run, created=False, replayed=True)
+
+
+def check_fingerprint(claim: Claim, fingerprint: str) -> None:
+    """Raises ChatError ``idempotency_conflict``: the key stands for another request, which had this fingerprint."""
+    if fingerprint != claim.fingerprint:
+        raise ChatError("idempotency_conflict", "This idempotency key was used with another request.")
 
 
 async def run_of_key(db: Rows, key: str) -> str | None:
