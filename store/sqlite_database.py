@@ -36,8 +36,9 @@ CHECKPOINT_EVERY = 200
 meanwhile, where SQLite itself would let one of them do it and wait for the disk twice."""
 
 LOG_PAGES = 4_000
-"""Pages in the -wal file from which on a commit does move them. Only so does the file begin anew where somebody always
-commits while the other connection moves; and by then that has left little to do."""
+"""Pages in the -wal file from which on commits wait while the rest of them is moved. Only so does the file begin anew
+where somebody always commits while the other connection moves; and by then that has left little to do. A commit does it
+by itself where few of them bring as much."""
 
 PAGE_BYTES = 8192
 """Of a file that is made; one that exists keeps its own. An answer of 300 tokens leaves less of such a page empty: the
@@ -129,7 +130,12 @@ class Database:
 
     async def _checkpoint(self, keeper: aiosqlite.Connection) -> None:
         try:
-            await self._do(keeper, lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+            if await self._do(keeper, _move_log) >= LOG_PAGES and self._writer is not None:
+                await self._take_turn()  # while nobody commits: else there is always something left
+                try:
+                    await self._do(self._usable(), _move_log)
+                finally:
+                    self._turn.release()
         except (StoreUnavailableError, StoreCorruptError):
             logger.warning("the -wal file could not be moved into the database; a later commit tries again")
         finally:
@@ -311,6 +317,12 @@ def _extend(db: sqlite3.Connection) -> bool:
     finally:
         db.enable_load_extension(False)  # noqa: FBT003
     return True
+
+
+def _move_log(db: sqlite3.Connection) -> int:
+    """Move what is in the -wal file to where it belongs, as far as nobody is in the way; the pages that were in it."""
+    [(_, pages, _)] = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return int(pages)
 
 
 def _empty_log(db: sqlite3.Connection) -> bool:
